@@ -1,0 +1,46 @@
+/* load.h - a Hugging Face model folder: config.json and its tensors by name.
+ *
+ * Owns finding shards (model.safetensors, or model.safetensors.index.json and its files) and the
+ * lookup of tensors with their shape and type checked. Knows no architecture: the model layer asks
+ * for names and shapes.
+ */
+#ifndef CT_LOAD_LOAD_H
+#define CT_LOAD_LOAD_H
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "op/op.h"
+#include <cortado/status.h>
+
+typedef struct ct_folder ct_folder;
+
+/* Opens config.json alone (any config.json-like file too: `path` may be a folder or the file). */
+ct_status ct_config_open(const char *path, json_t **config, ct_err *err) CT_CHECK;
+
+/* Opens and maps a folder's tensors. */
+ct_status ct_folder_open(const char *dir, ct_folder **out, ct_err *err) CT_CHECK;
+void ct_folder_close(ct_folder *folder);
+const char *ct_folder_path(const ct_folder *folder);
+size_t ct_folder_tensor_count(const ct_folder *folder);
+/* Name of tensor i, in sorted order. */
+const char *ct_folder_tensor_name(const ct_folder *folder, size_t i);
+/* XXH3-128 over config.json's bytes and every tensor's name, dtype, shape and data (32 hex digits).
+ * Hashed once and remembered by device, inode, size and time under $XDG_CACHE_HOME/cortado (a cache
+ * that cannot be read or written is ignored). */
+ct_status ct_folder_hash(ct_folder *folder, const char **hex, ct_err *err) CT_CHECK;
+
+/* A matrix [rows, cols] as it stands in the map (f32, f16 or bf16). A missing tensor, another shape
+ * or another type is an error with the folder, the name, what was expected and what is there. */
+ct_status ct_folder_matrix(const ct_folder *folder, const char *name, int64_t rows, int64_t cols,
+                           ct_matrix *out, ct_err *err) CT_CHECK;
+/* Same for a tensor of any rank whose shape must be `shape`; rows = shape[0] and cols = the rest
+ * multiplied. */
+ct_status ct_folder_tensor(const ct_folder *folder, const char *name, const int64_t *shape,
+                           int rank, ct_matrix *out, ct_err *err) CT_CHECK;
+/* Same for a small tensor, widened to f32; the caller frees *out. */
+ct_status ct_folder_vector(const ct_folder *folder, const char *name, const int64_t *shape,
+                           int rank, float **out, ct_err *err) CT_CHECK;
+
+#endif
