@@ -1,0 +1,108 @@
+/* niah.h - needle in a haystack: prompts with their needle's place, and scores.
+ *
+ * Owns the prompt builder (that of the thesis's code, byte for byte), the templates, read-twice
+ * (JRT), the needle's token span in the ids as fed, and the three scorings. Knows nothing of models
+ * or studies. Formulas: docs/semantics.md.
+ */
+#ifndef CT_TASK_NIAH_H
+#define CT_TASK_NIAH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cortado/engine.h>
+
+typedef enum ct_niah_template { CT_NIAH_BASE, CT_NIAH_INSTRUCT } ct_niah_template;
+
+typedef struct ct_niah_options {
+    const char *const
+        *haystack; /* paths of UTF-8 text files, joined in this order without separators */
+    size_t n_haystack;
+    const char *needle, *question;
+    ct_niah_template template_kind;
+    bool read_twice;
+    int64_t buffer; /* tokens left free for template and answer; 200 in the thesis */
+} ct_niah_options;
+
+/* The loaded haystack for one tokenizer: text read and encoded once, whatever the number of
+ * prompts. */
+typedef struct ct_niah ct_niah;
+
+/* Reads the haystack and encodes what prompts up to max_length need of it. Strings are copied; the
+ * tokenizer is borrowed. Empty haystack, needle or question, text that is not UTF-8: errors. */
+ct_status ct_niah_open(const ct_niah_options *options, const ct_tokenizer *tokenizer,
+                       int64_t max_length, ct_niah **out, ct_err *err) CT_CHECK;
+void ct_niah_close(ct_niah *niah);
+
+/* One prompt. `content` is the text before any chat template (for INSTRUCT: the user's message). */
+typedef struct ct_niah_prompt {
+    char *content; /* the caller's; ct_niah_prompt_clear frees */
+    int64_t length, depth;
+} ct_niah_prompt;
+
+/* Builds the prompt of `length` tokens with the needle at `depth` per cent of the context. A length
+ * too short for the needle and the buffer is CT_ERR_VALUE with the least length that works. */
+ct_status ct_niah_build(const ct_niah *niah, int64_t length, int64_t depth, ct_niah_prompt *out,
+                        ct_err *err) CT_CHECK;
+void ct_niah_prompt_clear(ct_niah_prompt *prompt);
+
+/* The prompt file of the thesis's code: JSON, indent 2, ASCII-only escapes as json.dump writes
+ * them. File name: <tokenizer_name>_<length>_<depth>_prompts.json. The caller frees both. */
+ct_status ct_niah_file(const ct_niah *niah, const ct_niah_prompt *prompt, const char *model_name,
+                       const char *tokenizer_name, char **file_name, char **json,
+                       ct_err *err) CT_CHECK;
+
+/* What the engine is fed: ids with BOS, and the needle in them. */
+typedef struct ct_niah_request {
+    char *text; /* as encoded, chat template applied */
+    size_t text_size;
+    int32_t *ids;
+    size_t n_ids;
+    ct_span *needle; /* token spans in ids, one a copy, sorted; NULL if needle_missing */
+    size_t n_needle;
+    size_t needle_begin,
+        needle_end;      /* bytes of the first copy in text, white space around it left out */
+    bool needle_missing; /* only under needle_span: reference */
+} ct_niah_request;
+
+/* Encodes a prompt as it is fed and finds the needle: by characters (paper), or as the published
+ * code does (needle_span_reference). A needle that is not found is CT_ERR_NOT_FOUND under `paper`.
+ */
+ct_status ct_niah_request_new(const ct_niah *niah, const ct_niah_prompt *prompt,
+                              bool needle_span_reference, ct_niah_request *out,
+                              ct_err *err) CT_CHECK;
+void ct_niah_request_clear(ct_niah_request *request);
+/* The same search for any text and needle (for the command line). */
+ct_status ct_needle_find(const ct_tokenizer *tokenizer, const char *text, size_t text_size,
+                         const char *needle, bool reference, ct_span **spans, size_t *n_spans,
+                         ct_err *err) CT_CHECK;
+
+/* ---- scoring ------------------------------------------------------------------------------------
+ */
+
+typedef enum ct_scoring { CT_SCORING_TABLE, CT_SCORING_REFERENCE, CT_SCORING_BINARY } ct_scoring;
+
+ct_status ct_scoring_parse(const char *name, const char *what, ct_scoring *out,
+                           ct_err *err) CT_CHECK;
+const char *ct_scoring_name(ct_scoring scoring);
+
+/* A keyword of a scoring: adds (or sets) points where its cleaned text is in the cleaned answer. */
+typedef struct ct_keyword {
+    const char *text;
+    double points;
+    bool set;          /* set the score instead of adding */
+    const char *needs; /* counts only if this text is there too; NULL: no condition */
+} ct_keyword;
+
+/* Score of an answer. keywords NULL: those of the thesis's needle for `scoring`; the needle itself
+ * gives *max_score. Another needle than the thesis's needs keywords (or `binary`): CT_ERR_VALUE
+ * without. */
+ct_status ct_score(ct_scoring scoring, const ct_keyword *keywords, size_t n_keywords,
+                   const char *needle, const char *answer, double *score, double *max_score,
+                   ct_err *err) CT_CHECK;
+/* Lower case, only word characters and single blanks (Unicode, as Python's \w). The caller frees.
+ */
+ct_status ct_score_clean(const char *text, char **out, ct_err *err) CT_CHECK;
+
+#endif
