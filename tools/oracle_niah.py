@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The needle-in-a-haystack golden of tests/unit/task/niah, made with the `tokenizers` library.
 
-    tools/oracle_niah.py            writes tokenizer.json and golden.jsonl into that folder
+    tools/oracle_niah.py            writes the tokenizer and golden.jsonl into that folder
 
 The tokenizer is a small one of Gemma's kind (blanks as U+2581, no pre-tokenizer, byte fallback,
 BOS), trained on the project's own haystack. The builder below is written from the description in
@@ -43,6 +43,7 @@ def make_tokenizer(path):
                  {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}}}
     path.write_text(json.dumps(data, separators=(",", ":")))
+    path.with_name("tokenizer_config.json").write_text('{"bos_token":"<bos>","eos_token":"<eos>"}')
     return Tokenizer.from_file(str(path))
 
 

@@ -532,6 +532,27 @@ static void a_needle_of_two_tokens_has_no_inner_ones_for_the_published_search(vo
                  CT_ERR_VALUE, "needle: expected some text besides white space, got none");
 }
 
+static void a_text_that_begins_with_bos_gets_no_second_one(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    static const char text[] = "<bos>The salt of the sea is the salt of the sea."; /* a chat's */
+    const size_t bos = strlen("<bos>"), size = sizeof text - 1;
+    for (int reference = 0; reference < 2; reference++) {
+        ct_span *with, *without;
+        size_t n_with, n_without;
+        assert_ok(ct_needle_find(tokenizer, text, size, " salt of the sea ", reference, &with,
+                                 &n_with, &err));
+        assert_ok(ct_needle_find(tokenizer, text + bos, size - bos, " salt of the sea ", reference,
+                                 &without, &n_without, &err));
+        assert_int_equal(n_with, reference ? 1 : 2);
+        assert_int_equal(n_without, n_with);
+        assert_memory_equal(with, without, n_with * sizeof *with);
+        free(with);
+        free(without);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------
  */
 
@@ -577,6 +598,7 @@ int main(void)
         cmocka_unit_test(a_needle_that_is_not_there_is_an_error_by_text_and_missing_by_ids),
         cmocka_unit_test(copies_are_found_wherever_they_stand),
         cmocka_unit_test(a_needle_of_two_tokens_has_no_inner_ones_for_the_published_search),
+        cmocka_unit_test(a_text_that_begins_with_bos_gets_no_second_one),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
