@@ -26,7 +26,8 @@ static float embed_scale(int64_t width)
     return scale;
 }
 
-/* ---- layer pattern ---------------------------------------------------------------------------- */
+/* ---- layer pattern ----------------------------------------------------------------------------
+ */
 
 /* One spelling of the pattern. A repeating list (block_types, _block_types) or one entry a layer
  * (layer_types, as transformers 5 names them). */
@@ -46,8 +47,9 @@ static ct_status read_pattern(const pattern_key *spelling, const json_t *list, i
                               bool *attends, const char *where, ct_err *err)
 {
     if (!json_is_array(list) || json_array_size(list) == 0)
-        return ct_fail(err, CT_ERR_FORMAT, "%s: %s: expected a list of layer types that is not empty",
-                       where, spelling->key);
+        return ct_fail(err, CT_ERR_FORMAT,
+                       "%s: %s: expected a list of layer types that is not empty", where,
+                       spelling->key);
     int64_t size = (int64_t)json_array_size(list);
     if (!spelling->repeats && size != layers)
         return ct_fail(err, CT_ERR_VALUE,
@@ -58,8 +60,8 @@ static ct_status read_pattern(const pattern_key *spelling, const json_t *list, i
         const char *type = json_string_value(json_array_get(list, (size_t)i));
         bool attention = type && strcmp(type, spelling->attention) == 0;
         if (!attention && !(type && strcmp(type, spelling->recurrent) == 0))
-            return ct_fail(err, CT_ERR_VALUE, "%s: %s: entry %" PRId64
-                           ": expected \"%s\" or \"%s\", got %s%s%s",
+            return ct_fail(err, CT_ERR_VALUE,
+                           "%s: %s: entry %" PRId64 ": expected \"%s\" or \"%s\", got %s%s%s",
                            where, spelling->key, i, spelling->recurrent, spelling->attention,
                            type ? "\"" : "", type ? type : "something that is not text",
                            type ? "\"" : "");
@@ -83,21 +85,24 @@ static ct_status configure_pattern(const json_t *config, int64_t layers, bool *a
         if (st != CT_OK) return st;
         for (int64_t i = 0; seen && i < layers; i++)
             if (attends[i] != other[i])
-                return ct_fail(err, CT_ERR_VALUE, "%s: %s and %s: layer %" PRId64
-                               " differs between them", where, seen, pattern_keys[k].key, i);
+                return ct_fail(err, CT_ERR_VALUE,
+                               "%s: %s and %s: layer %" PRId64 " differs between them", where, seen,
+                               pattern_keys[k].key, i);
         if (!seen) seen = pattern_keys[k].key;
     }
     return CT_OK;
 }
 
-/* ---- config.json -------------------------------------------------------------------------------- */
+/* ---- config.json --------------------------------------------------------------------------------
+ */
 
 static ct_status configure_divides(int64_t whole, const char *whole_key, int64_t part,
                                    const char *part_key, const char *where, ct_err *err)
 {
     if (whole % part == 0) return CT_OK;
-    return ct_fail(err, CT_ERR_VALUE, "%s: %s: expected a multiple of %s = %" PRId64 ", got %" PRId64,
-                   where, whole_key, part_key, part, whole);
+    return ct_fail(err, CT_ERR_VALUE,
+                   "%s: %s: expected a multiple of %s = %" PRId64 ", got %" PRId64, where,
+                   whole_key, part_key, part, whole);
 }
 
 /* A key whose other values would need arithmetic that is not here. */
@@ -118,7 +123,8 @@ static ct_status configure_activation(const json_t *config, const char *where, c
     ct_status st = ct_json_text(config, "hidden_activation", false, where, &name, err);
     if (st == CT_OK && strcmp(name, "gelu_pytorch_tanh") != 0)
         st = ct_fail(err, CT_ERR_UNSUPPORTED,
-                     "%s: hidden_activation: expected \"gelu_pytorch_tanh\", got \"%s\"", where, name);
+                     "%s: hidden_activation: expected \"gelu_pytorch_tanh\", got \"%s\"", where,
+                     name);
     return st;
 }
 
@@ -131,10 +137,11 @@ static ct_status configure_window(ct_model *model, const json_t *config, const c
     if (sliding) window = sliding;
     CT_TRY(ct_json_int(config, "attention_window_size", false, 1, INT32_MAX, where, &window, err));
     if (sliding && sliding != window)
-        CT_TRY(ct_fail(err, CT_ERR_VALUE,
-                       "%s: attention_window_size and sliding_window: expected the same, got %" PRId64
-                       " and %" PRId64,
-                       where, window, sliding));
+        CT_TRY(
+            ct_fail(err, CT_ERR_VALUE,
+                    "%s: attention_window_size and sliding_window: expected the same, got %" PRId64
+                    " and %" PRId64,
+                    where, window, sliding));
     model->window = window;
 done:
     return st;
@@ -195,12 +202,14 @@ static ct_status configure_sizes(griffin *g, ct_model *model, const json_t *conf
                        where, g->head_dim, head_dim));
     /* transformers' default where the key is absent; every published file gives 1. */
     g->kv_heads = g->heads;
-    CT_TRY(ct_json_int(config, "num_key_value_heads", false, 1, HEADS_MAX, where, &g->kv_heads, err));
+    CT_TRY(
+        ct_json_int(config, "num_key_value_heads", false, 1, HEADS_MAX, where, &g->kv_heads, err));
     CT_TRY(configure_divides(g->heads, "num_attention_heads", g->kv_heads, "num_key_value_heads",
                              where, err));
     g->lru_width = g->width;
     CT_TRY(ct_json_int(config, "lru_width", false, 1, WIDTH_MAX, where, &g->lru_width, err));
-    CT_TRY(configure_divides(g->lru_width, "lru_width", g->heads, "num_attention_heads", where, err));
+    CT_TRY(
+        configure_divides(g->lru_width, "lru_width", g->heads, "num_attention_heads", where, err));
     /* The file counts the gate's and the up projection's widths together. */
     CT_TRY(configure_divides(inner, "intermediate_size", 2, "two halves", where, err));
     g->mlp_width = inner / 2;
@@ -218,7 +227,8 @@ done:
     return st;
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------ */
+/* ---- tensors ------------------------------------------------------------------------------------
+ */
 
 /* Adds model.layers.<layer>.<name>; shape has 1 to 3 entries, the rest 0. */
 static ct_status add(ct_tensor_list *list, const ct_layer *layer, const char *name,
@@ -240,8 +250,8 @@ static ct_status add(ct_tensor_list *list, const ct_layer *layer, const char *na
 /* Deviations keep each product's output about as large as its input, so that a model with random
  * weights has activations of a sane size at any depth. */
 #define MATRIX(name, dest, fan_in, ...)                                                            \
-    CT_TRY(add(list, layer, name, SHAPE(__VA_ARGS__), 1.0f / sqrtf((float)(fan_in)), 0, dest, NULL, \
-               err))
+    CT_TRY(add(list, layer, name, SHAPE(__VA_ARGS__), 1.0f / sqrtf((float)(fan_in)), 0, dest,      \
+               NULL, err))
 #define VECTOR(name, dest, scale, offset, ...)                                                     \
     CT_TRY(add(list, layer, name, SHAPE(__VA_ARGS__), scale, offset, NULL, dest, err))
 

@@ -13,8 +13,8 @@
 #include "model/state.h"
 
 static const ct_op_need needs[] = {
-    CT_NEEDS(matmul), CT_NEEDS(rope), CT_NEEDS(attention), CT_NEEDS(select_heads),
-    CT_NEEDS(mask_heads),
+    CT_NEEDS(matmul),       CT_NEEDS(rope),       CT_NEEDS(attention),
+    CT_NEEDS(select_heads), CT_NEEDS(mask_heads),
 };
 
 static size_t floats(const void *part, const ct_model *model, int64_t tokens)
@@ -34,8 +34,8 @@ static size_t floats(const void *part, const ct_model *model, int64_t tokens)
 static float *block_part(const ct_model *model, ct_kv_block *block, int64_t attention_index,
                          int64_t part)
 {
-    return block->data + (attention_index * 2 + part) * CT_KV_BLOCK * model->info.kv_heads *
-                             model->info.head_dim;
+    return block->data +
+           (attention_index * 2 + part) * CT_KV_BLOCK * model->info.kv_heads * model->info.head_dim;
 }
 
 /* Writes the pass's keys and values into the sequences' blocks. */
@@ -80,7 +80,8 @@ static void point_at_blocks(const ct_layer *layer, ct_pass *pass)
     }
 }
 
-/* ---- binary_mean: per_layer --------------------------------------------------------------------- */
+/* ---- binary_mean: per_layer ---------------------------------------------------------------------
+ */
 
 /* Writes mean * (sum of the values at marked positions begin .. end-1) to every head of every token
  * of the run. Each kv head serves heads_per_group heads. */
@@ -94,8 +95,8 @@ static void write_mean_values(const ct_model_info *info, const ct_attn_row *row,
             double sum = 0;
             for (int64_t s = begin; s < end; s++)
                 if (row->marked[s])
-                    sum += (double)
-                        row->v[s / CT_KV_BLOCK][(s % CT_KV_BLOCK * groups + g) * dim + d];
+                    sum +=
+                        (double)row->v[s / CT_KV_BLOCK][(s % CT_KV_BLOCK * groups + g) * dim + d];
             for (int64_t t = 0; t < row->seg.count; t++)
                 for (int64_t h = g * per_group; h < (g + 1) * per_group; h++)
                     out[((row->seg.first + t) * info->heads + h) * dim + d] = (float)(mean * sum);
@@ -105,8 +106,8 @@ static void write_mean_values(const ct_model_info *info, const ct_attn_row *row,
 /* The published code's "balanced" edit of one run: one scalar for all heads (and, in prefill, all
  * rows of the call), mean = sum over heads, rows and marked positions of the weights / H / |I|, is
  * written to the marked columns of every head and row, masked ones too. Each head's output is then
- * mean times the sum of the marked values. The masses come from the attention operation itself, with
- * values of 1 (2 where a position counts twice) in place of the real ones. */
+ * mean times the sum of the marked values. The masses come from the attention operation itself,
+ * with values of 1 (2 where a position counts twice) in place of the real ones. */
 static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const ct_edit_run *run,
                                 const ct_attn_row *attn, ct_stage stage, float *mass, float *ones,
                                 float *twos, ct_err *err)
@@ -141,7 +142,8 @@ static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const c
     return CT_OK;
 }
 
-/* ---- heads ---------------------------------------------------------------------------------------- */
+/* ---- heads
+ * ---------------------------------------------------------------------------------------- */
 
 /* Chooses the heads of every token from the scores of its own metric, and zeroes the others. */
 static void select_heads(const ct_layer *layer, ct_pass *pass, const float *entropy,

@@ -26,7 +26,10 @@ typedef struct ct_op_need {
     const char *name;
     size_t offset;
 } ct_op_need;
-#define CT_NEEDS(op) {#op, offsetof(ct_ops, op)}
+#define CT_NEEDS(op)                                                                               \
+    {                                                                                              \
+#op, offsetof(ct_ops, op)                                                                  \
+    }
 
 /* How a mixer or a feed-forward runs: adds its output for the pass's tokens to x [T, E], given
  * normed [T, E]. Working memory comes from ct_pass_floats; `floats` says how much at most. */
@@ -40,13 +43,13 @@ typedef struct ct_layer_kind {
 } ct_layer_kind;
 
 struct ct_layer {
-    int64_t index; /* 0 .. layers-1 */
+    int64_t index;                      /* 0 .. layers-1 */
     const float *mixer_norm, *ffn_norm; /* [E] */
     const ct_layer_kind *mixer_kind, *ffn_kind;
-    const void *mixer, *ffn;  /* the kind's weights, such as ct_mixer_attention */
-    int64_t attention_index;  /* among attention layers, or -1 */
-    int64_t state_offset;     /* of the layer's recurrent state in the sequence's, in floats */
-    int64_t state_floats;     /* 0: none */
+    const void *mixer, *ffn; /* the kind's weights, such as ct_mixer_attention */
+    int64_t attention_index; /* among attention layers, or -1 */
+    int64_t state_offset;    /* of the layer's recurrent state in the sequence's, in floats */
+    int64_t state_floats;    /* 0: none */
 };
 
 /* One tensor of an architecture: where it goes when loading, how it is drawn when synthesised
@@ -102,20 +105,23 @@ struct ct_model {
     int64_t rotary; /* rotated dims of a head; 0: none */
     int64_t window; /* a query sees this many previous tokens and itself; < 0: all */
 
-    ct_layer *layers; /* [info.layers] */
+    ct_layer *layers;                 /* [info.layers] */
     int64_t matrix_rows, matrix_cols; /* the largest among the layers' matrices */
-    void **owned;     /* freed on close */
+    void **owned;                     /* freed on close */
     size_t n_owned, owned_capacity;
 };
 
 /* Zeroed memory that lives as long as the model, or NULL with err filled. */
 void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err);
 
+/* The model whose sequences the session steps. */
+const ct_model *ct_session_model(const ct_session *session);
+
 /* ---- kinds of layers ------------------------------------------------------------------------ */
 
 typedef struct ct_mixer_attention {
-    ct_matrix q, k, v, o;  /* [H*D, E], [G*D, E] twice, [E, H*D] */
-    const float *o_bias;   /* [E] or NULL */
+    ct_matrix q, k, v, o; /* [H*D, E], [G*D, E] twice, [E, H*D] */
+    const float *o_bias;  /* [E] or NULL */
 } ct_mixer_attention;
 extern const ct_layer_kind ct_kind_attention;
 
@@ -123,8 +129,8 @@ typedef struct ct_mixer_rglru {
     int64_t width, taps, blocks; /* R, C, gate blocks */
     ct_matrix linear_x, linear_y, linear_out;
     const float *linear_x_bias, *linear_y_bias, *linear_out_bias;
-    const float *conv, *conv_bias; /* [R, C], [R] */
-    ct_matrix gate_x, gate_a;      /* [blocks, R/blocks in, R/blocks out] */
+    const float *conv, *conv_bias;                  /* [R, C], [R] */
+    ct_matrix gate_x, gate_a;                       /* [blocks, R/blocks in, R/blocks out] */
     const float *gate_x_bias, *gate_a_bias, *param; /* [R] each */
 } ct_mixer_rglru;
 extern const ct_layer_kind ct_kind_rglru;

@@ -1,7 +1,7 @@
 /* registry.c - the architectures, and opening and closing a model.
  *
- * Owns the choice of architecture and backend, the loading of listed tensors, and what ct_model_info
- * says. A new architecture is one line here.
+ * Owns the choice of architecture and backend, the loading of listed tensors, and what
+ * ct_model_info says. A new architecture is one line here.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,7 +15,8 @@
 static const ct_arch *const archs[] = {&ct_arch_griffin};
 enum { N_ARCHS = sizeof archs / sizeof *archs };
 
-/* ---- memory ------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------------------
+ */
 
 static ct_status own(ct_model *model, void *memory, ct_err *err)
 {
@@ -67,7 +68,8 @@ ct_tensor_spec *ct_tensor_list_add(ct_tensor_list *list, ct_err *err, int rank,
     return spec;
 }
 
-/* ---- choosing ----------------------------------------------------------------------------------- */
+/* ---- choosing -----------------------------------------------------------------------------------
+ */
 
 /* The architecture named by `architectures` or, where that is absent, by `model_type`. */
 static ct_status choose_arch(const json_t *config, const char *where, const ct_arch **out,
@@ -104,8 +106,7 @@ static ct_status choose_ops(const char *device, const ct_ops **out, ct_err *err)
 {
     if (!device || strcmp(device, "cpu") == 0) *out = ct_ops_cpu();
     else if (strcmp(device, "ref") == 0) *out = ct_ops_ref();
-    else
-        return ct_fail(err, CT_ERR_UNSUPPORTED, "device: expected cpu or ref, got \"%s\"", device);
+    else return ct_fail(err, CT_ERR_UNSUPPORTED, "device: expected cpu or ref, got \"%s\"", device);
     return CT_OK;
 }
 
@@ -125,10 +126,9 @@ static ct_status check_needs(const ct_ops *ops, const ct_op_need *needs, size_t 
 
 static ct_status check_ops(const ct_model *model, ct_err *err)
 {
-    static const ct_op_need top[] = {CT_NEEDS(class_name),    CT_NEEDS(choose_compute),
-                                     CT_NEEDS(scratch_bytes), CT_NEEDS(matmul),
-                                     CT_NEEDS(embed),         CT_NEEDS(rms_norm),
-                                     CT_NEEDS(soft_cap)};
+    static const ct_op_need top[] = {
+        CT_NEEDS(class_name), CT_NEEDS(choose_compute), CT_NEEDS(scratch_bytes), CT_NEEDS(matmul),
+        CT_NEEDS(embed),      CT_NEEDS(rms_norm),       CT_NEEDS(soft_cap)};
     ct_status st = check_needs(model->ops, top, sizeof top / sizeof *top, "every model", err);
     for (int64_t i = 0; st == CT_OK && i < model->info.layers; i++) {
         const ct_layer_kind *kinds[] = {model->layers[i].mixer_kind, model->layers[i].ffn_kind};
@@ -138,7 +138,8 @@ static ct_status check_ops(const ct_model *model, ct_err *err)
     return st;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------ */
+/* ---- loading ------------------------------------------------------------------------------------
+ */
 
 static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err *err)
 {
@@ -147,8 +148,8 @@ static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err
     model->info.parameters += count;
     if (spec->vector) {
         float *values = NULL;
-        ct_status st = ct_folder_vector(model->folder, spec->name, spec->shape, spec->rank, &values,
-                                        err);
+        ct_status st =
+            ct_folder_vector(model->folder, spec->name, spec->shape, spec->rank, &values, err);
         if (st == CT_OK) st = own(model, values, err);
         if (st == CT_OK) *spec->vector = values;
         model->info.weight_bytes += count * (int64_t)sizeof *values;
@@ -181,7 +182,8 @@ static ct_status read_id(const json_t *config, const char *key, int64_t vocab, c
     if (json_is_array(value)) {
         value = json_array_get(value, 0);
         if (!json_is_integer(value))
-            return ct_fail(err, CT_ERR_FORMAT, "%s: %s: expected an id or a list of ids", where, key);
+            return ct_fail(err, CT_ERR_FORMAT, "%s: %s: expected an id or a list of ids", where,
+                           key);
         id = json_integer_value(value);
         if (id < 0 || id >= vocab)
             return ct_fail(err, CT_ERR_VALUE,
@@ -216,9 +218,15 @@ static void lay_out(ct_model *model)
 static void choose_compute(ct_model *model, ct_compute_choice choice)
 {
     switch (choice) {
-    case CT_CHOOSE_F32: model->compute = CT_COMPUTE_F32; break;
-    case CT_CHOOSE_BF16: model->compute = CT_COMPUTE_BF16; break;
-    case CT_CHOOSE_AUTO: model->compute = model->ops->choose_compute(model->embed.dtype); break;
+    case CT_CHOOSE_F32:
+        model->compute = CT_COMPUTE_F32;
+        break;
+    case CT_CHOOSE_BF16:
+        model->compute = CT_COMPUTE_BF16;
+        break;
+    case CT_CHOOSE_AUTO:
+        model->compute = model->ops->choose_compute(model->embed.dtype);
+        break;
     }
     model->info.compute = model->compute == CT_COMPUTE_BF16 ? "bf16" : "f32";
 }
@@ -254,10 +262,11 @@ ct_status ct_model_open(const char *dir, const ct_model_options *options, ct_mod
     CT_TRY(choose_ops(options->device, &model->ops, err));
     if (options->threads < 0 || options->window_visible < 0 ||
         options->window_visible > (int64_t)INT32_MAX + 1)
-        CT_TRY(ct_fail(err, CT_ERR_USAGE,
-                       "model options: expected threads and window_visible of 0 or more, got %d and "
-                       "%lld",
-                       options->threads, (long long)options->window_visible));
+        CT_TRY(
+            ct_fail(err, CT_ERR_USAGE,
+                    "model options: expected threads and window_visible of 0 or more, got %d and "
+                    "%lld",
+                    options->threads, (long long)options->window_visible));
     model->threads = options->threads;
     CT_TRY(ct_config_open(dir, &config, err));
     CT_TRY(configure(model, config, where, &tensors, err));

@@ -92,8 +92,7 @@ ct_status ct_sequence_reserve(ct_sequence *s, int64_t count, ct_err *err)
     if (need > s->capacity) {
         int64_t capacity = need > 2 * s->capacity ? need : 2 * s->capacity;
         ct_kv_block **blocks = realloc(s->blocks, (size_t)capacity * sizeof *blocks);
-        if (!blocks)
-            return ct_fail_memory(err, "KV block list", (size_t)capacity * sizeof *blocks);
+        if (!blocks) return ct_fail_memory(err, "KV block list", (size_t)capacity * sizeof *blocks);
         s->blocks = blocks;
         s->capacity = capacity;
     }

@@ -2,8 +2,8 @@
  *
  * Owns the packing of rows into passes of bounded size, working memory, and the logits. A row that
  * is longer than a pass is cut at multiples of 64 absolute positions, where no operation's sums
- * notice the cut; the rows of one pass are packed one after another, and every operation treats each
- * token, or each row, by itself. Together that makes a row's bits independent of its company.
+ * notice the cut; the rows of one pass are packed one after another, and every operation treats
+ * each token, or each row, by itself. Together that makes a row's bits independent of its company.
  */
 #include <inttypes.h>
 #include <omp.h>
@@ -42,7 +42,8 @@ struct ct_session {
     size_t done_capacity;
 };
 
-/* ---- memory ------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------------------
+ */
 
 size_t ct_pass_round(size_t floats)
 {
@@ -104,6 +105,11 @@ void ct_session_free(ct_session *session)
     free(session);
 }
 
+const ct_model *ct_session_model(const ct_session *session)
+{
+    return session->model;
+}
+
 /* Working memory and scratch for a pass of `tokens`: x and normed, then the hungriest part. */
 static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
 {
@@ -126,8 +132,8 @@ static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
     }
     size_t layers = m->ops->scratch_bytes(tokens, m->matrix_rows, m->matrix_cols, m->info.heads,
                                           m->info.head_dim);
-    size_t logits = m->ops->scratch_bytes(LOGITS_TOKENS, m->info.vocab, m->info.width, m->info.heads,
-                                          m->info.head_dim);
+    size_t logits = m->ops->scratch_bytes(LOGITS_TOKENS, m->info.vocab, m->info.width,
+                                          m->info.heads, m->info.head_dim);
     size_t scratch = layers > logits ? layers : logits;
     if (scratch > s->scratch_bytes) {
         s->scratch_bytes = 0;
@@ -138,7 +144,8 @@ static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
     return CT_OK;
 }
 
-/* ---- checks ------------------------------------------------------------------------------------- */
+/* ---- checks -------------------------------------------------------------------------------------
+ */
 
 static ct_status check_row(const ct_session *session, const ct_row *row, size_t index, ct_err *err)
 {
@@ -147,13 +154,16 @@ static ct_status check_row(const ct_session *session, const ct_row *row, size_t 
         return ct_fail(err, CT_ERR_USAGE,
                        "step: row %zu: expected a sequence of the session's model", index);
     if (row->sequence->in_step)
-        return ct_fail(err, CT_ERR_USAGE, "step: row %zu: its sequence is in another row too", index);
+        return ct_fail(err, CT_ERR_USAGE, "step: row %zu: its sequence is in another row too",
+                       index);
     if (row->count <= 0 || row->count > INT32_MAX - row->sequence->position)
-        return ct_fail(err, CT_ERR_USAGE,
-                       "step: row %zu: expected 1 or more tokens (below position 2^31), got %" PRId64,
-                       index, row->count);
+        return ct_fail(
+            err, CT_ERR_USAGE,
+            "step: row %zu: expected 1 or more tokens (below position 2^31), got %" PRId64, index,
+            row->count);
     if ((unsigned)row->stage >= CT_STAGE_COUNT || (row->want != CT_LOGITS_NONE && !row->logits))
-        return ct_fail(err, CT_ERR_USAGE, "step: row %zu: no stage, or no room for its logits", index);
+        return ct_fail(err, CT_ERR_USAGE, "step: row %zu: no stage, or no room for its logits",
+                       index);
     for (int64_t i = 0; i < row->count; i++)
         if (row->ids[i] < 0 || row->ids[i] >= info->vocab)
             return ct_fail(err, CT_ERR_VALUE,
@@ -162,10 +172,11 @@ static ct_status check_row(const ct_session *session, const ct_row *row, size_t 
                            index, i, info->vocab - 1, row->ids[i]);
     if (!row->intervention) return CT_OK;
     if (ct_intervention_needs_whole(row->intervention, row->stage) && row->sequence->position > 0)
-        return ct_fail(err, CT_ERR_UNSUPPORTED,
-                       "step: row %zu: binary with binary_mean: per_layer sums over the whole prompt "
-                       "and needs it in one call, got a call from position %" PRId64,
-                       index, row->sequence->position);
+        return ct_fail(
+            err, CT_ERR_UNSUPPORTED,
+            "step: row %zu: binary with binary_mean: per_layer sums over the whole prompt "
+            "and needs it in one call, got a call from position %" PRId64,
+            index, row->sequence->position);
     if (ct_intervention_window(row->intervention, row->stage, session->model->window) < 0 &&
         row->sequence->first_block > 0)
         return ct_fail(err, CT_ERR_USAGE,
@@ -175,7 +186,8 @@ static ct_status check_row(const ct_session *session, const ct_row *row, size_t 
     return ct_intervention_check(row->intervention, info->heads, INT32_MAX, err);
 }
 
-/* ---- packing ------------------------------------------------------------------------------------ */
+/* ---- packing ------------------------------------------------------------------------------------
+ */
 
 /* How many tokens of the row go into a pass that has room for `room`; 0: none. A pass that holds
  * nothing yet always takes some. */
@@ -227,7 +239,8 @@ static ct_status pack(ct_session *s, ct_row *rows, size_t n_rows, size_t *first,
     if (s->tokens_capacity < (size_t)pass->tokens) {
         size_t capacity = s->tokens_capacity;
         CT_TRY(room((void **)&s->keep, &capacity, (size_t)pass->tokens, sizeof *s->keep, err));
-        CT_TRY(room((void **)&s->ids, &s->tokens_capacity, (size_t)pass->tokens, sizeof *s->ids, err));
+        CT_TRY(
+            room((void **)&s->ids, &s->tokens_capacity, (size_t)pass->tokens, sizeof *s->ids, err));
     }
     for (int64_t r = 0; r < pass->n_rows; r++) {
         const ct_pass_row *row = &s->rows[r];
@@ -252,8 +265,7 @@ done:
 static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
 {
     size_t lists = 0, longest = 0;
-    ct_status st =
-        room((void **)&s->attn, &s->attn_capacity, s->plan.n_runs, sizeof *s->attn, err);
+    ct_status st = room((void **)&s->attn, &s->attn_capacity, s->plan.n_runs, sizeof *s->attn, err);
     for (int64_t r = 0; r < pass->n_rows; r++) {
         size_t blocks = (size_t)s->rows[r].sequence->n_blocks;
         lists += 2 * blocks;
@@ -286,7 +298,8 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
     return CT_OK;
 }
 
-/* ---- logits ------------------------------------------------------------------------------------- */
+/* ---- logits -------------------------------------------------------------------------------------
+ */
 
 /* Logits of n <= LOGITS_TOKENS rows of x, given by index, to out[i] (each [V]). */
 static ct_status compute_logits(ct_pass *pass, const float *x, const int64_t *tokens,
@@ -336,7 +349,8 @@ static ct_status wanted_logits(const ct_session *s, ct_pass *pass, const float *
     return st;
 }
 
-/* ---- the pass ----------------------------------------------------------------------------------- */
+/* ---- the pass -----------------------------------------------------------------------------------
+ */
 
 static ct_status run_layers(ct_pass *pass, float *x, float *normed, ct_err *err)
 {
@@ -396,7 +410,8 @@ ct_status ct_step(ct_session *session, ct_row *rows, size_t n_rows, ct_err *err)
         CT_TRY(check_row(session, &rows[marked], marked, err));
         rows[marked].sequence->in_step = true;
     }
-    CT_TRY(room((void **)&session->done, &session->done_capacity, n_rows, sizeof *session->done, err));
+    CT_TRY(
+        room((void **)&session->done, &session->done_capacity, n_rows, sizeof *session->done, err));
     memset(session->done, 0, n_rows * sizeof *session->done);
     CT_TRY(room((void **)&session->rows, &capacity, n_rows, sizeof *session->rows, err));
     capacity = session->rows_capacity;
