@@ -52,7 +52,8 @@ static void chart_clear(ct_chart *c)
     free(c->panel_of);
 }
 
-/* ---- what is shown ---------------------------------------------------------------------------- */
+/* ---- what is shown ----------------------------------------------------------------------------
+ */
 
 static ct_status entry_find(ct_chart *c, const ct_stats_version *v, unsigned mask, size_t *out,
                             ct_err *err)
@@ -127,7 +128,8 @@ static ct_dash entry_dash(const ct_entry *e)
     return e->reference ? CT_DASH_DOT : (ct_dash)(e->mark % CT_DASH_COUNT);
 }
 
-/* ---- legend ----------------------------------------------------------------------------------- */
+/* ---- legend -----------------------------------------------------------------------------------
+ */
 
 static ct_status legend_text(const ct_entry *e, ct_buf *out, ct_err *err)
 {
@@ -173,7 +175,8 @@ done:
     return st;
 }
 
-/* ---- panel ------------------------------------------------------------------------------------ */
+/* ---- panel ------------------------------------------------------------------------------------
+ */
 
 /* Room between the frame and the data, so that markers at 0 and 100 % are whole. */
 enum { INSET_X = 8, INSET_Y = 5 };
@@ -262,8 +265,8 @@ static void whisker(ct_canvas *canvas, ct_xy low, ct_xy high, double cap, ct_ink
 }
 
 /* Bands for up to three lines, bars beyond and for points without neighbours. */
-static ct_status interval_draw(ct_canvas *canvas, const ct_chart *c, const ct_series *s,
-                               bool bands, ct_err *err)
+static ct_status interval_draw(ct_canvas *canvas, const ct_chart *c, const ct_series *s, bool bands,
+                               ct_err *err)
 {
     const ct_stats_version *v = s->version;
     unsigned rgb = entry_rgb(&c->entries[s->style]);
@@ -300,9 +303,8 @@ static void series_draw(ct_canvas *canvas, const ct_chart *c, const ct_series *s
         ct_canvas_line(canvas, s->at + begin, end - begin, 1.4, entry_dash(e), ink);
     /* Markers that would touch are thinned out; where depends on the line, so that two lines on
      * top of each other show in turn. */
-    double spacing = v->n_points > 1 ? (s->at[v->n_points - 1].x - s->at[0].x) /
-                                           (double)(v->n_points - 1)
-                                     : 100;
+    double spacing =
+        v->n_points > 1 ? (s->at[v->n_points - 1].x - s->at[0].x) / (double)(v->n_points - 1) : 100;
     size_t every = spacing >= 7 ? 1 : (size_t)ceil(9 / fmax(spacing, 0.1));
     for (size_t i = 0; i < v->n_points; i++)
         if (v->points[i].prompts && (i + e->mark * ((every + 1) / 2)) % every == 0)
@@ -310,16 +312,18 @@ static void series_draw(ct_canvas *canvas, const ct_chart *c, const ct_series *s
                              ink.rgb);
 }
 
-/* ---- labels beside the lines ------------------------------------------------------------------ */
+/* ---- labels beside the lines ------------------------------------------------------------------
+ */
 
-static double point_box_distance(ct_xy p, ct_box b)
+/* Distance between a box and the upright line from (x, high) down to (x, low). */
+static double upright_distance(double x, double high, double low, ct_box b)
 {
-    double dx = fmax(0, fmax(b.x - p.x, p.x - b.x - b.width));
-    double dy = fmax(0, fmax(b.y - p.y, p.y - b.y - b.height));
+    double dx = fmax(0, fmax(b.x - x, x - b.x - b.width));
+    double dy = fmax(0, fmax(b.y - low, high - b.y - b.height));
     return hypot(dx, dy);
 }
 
-/* Distance from a box to a line, measured at steps of at most 2 points along it. */
+/* Distance from a box to a line with its interval, measured at steps of at most 2 points. */
 static double series_distance(const ct_chart *c, const ct_series *s, ct_box box)
 {
     double nearest = 1e9;
@@ -329,14 +333,17 @@ static double series_distance(const ct_chart *c, const ct_series *s, ct_box box)
         return fmax(0, fmax(box.y - y, y - box.y - box.height));
     }
     for (size_t i = 0; i < v->n_points; i++) {
-        if (!v->points[i].prompts) continue;
-        ct_xy a = s->at[i], b = a;
-        if (i + 1 < v->n_points && v->points[i + 1].prompts) b = s->at[i + 1];
-        int steps = 1 + (int)(hypot(b.x - a.x, b.y - a.y) / 2);
+        const ct_point *a = &v->points[i], *b = a;
+        if (!a->prompts) continue;
+        size_t next = i + 1 < v->n_points && v->points[i + 1].prompts ? i + 1 : i;
+        b = &v->points[next];
+        double dx = s->at[next].x - s->at[i].x;
+        int steps = 1 + (int)(fabs(dx) / 2);
         for (int t = 0; t <= steps; t++) {
             double f = (double)t / steps;
-            ct_xy p = {a.x + f * (b.x - a.x), a.y + f * (b.y - a.y)};
-            nearest = fmin(nearest, point_box_distance(p, box));
+            double high = y_of(c, a->high + f * (b->high - a->high)) - 1;
+            double low = y_of(c, a->low + f * (b->low - a->low)) + 1;
+            nearest = fmin(nearest, upright_distance(s->at[i].x + f * dx, high, low, box));
         }
     }
     return nearest;
@@ -344,60 +351,61 @@ static double series_distance(const ct_chart *c, const ct_series *s, ct_box box)
 
 enum { DIRECT_MAX = 4 };
 
-/* Finds, for each line, a place next to it and clear of everything else. Labels are drawn only if
- * all lines get one: a half labelled figure misleads. */
+typedef struct ct_direct {
+    ct_text_style style;
+    ct_xy at;
+    ct_box box;
+} ct_direct;
+
+/* Finds the place for series s: 3 to 8 points from its own line, clear of the labels before it, and
+ * as far as can be from other lines; false if there is none. */
+static bool direct_place(ct_canvas *canvas, const ct_chart *c, size_t s, ct_direct *labels)
+{
+    enum { STEPS = 40 };
+    const char *text = c->entries[c->series[s].style].label;
+    const double bottom = c->plot.y + c->plot.height;
+    double best = -1;
+    for (int step = 1; step < STEPS; step++) {
+        double x = c->plot.x + c->plot.width * step / STEPS;
+        ct_box box = ct_canvas_measure(canvas, &labels[s].style, x, 0, text);
+        if (box.x < c->plot.x + 3 || box.x + box.width > c->plot.x + c->plot.width - 3) continue;
+        for (double y = c->plot.y + 10; y < bottom - 10; y += 2) {
+            ct_box at = {box.x, box.y + y, box.width, box.height};
+            ct_box wide = {at.x - 5, at.y - 5, at.width + 10, at.height + 10};
+            double near = series_distance(c, &c->series[s], at), others = 40;
+            if (near < 3 || near > 8) continue;
+            for (size_t o = 0; o < c->n_series; o++)
+                if (o != s) others = fmin(others, series_distance(c, &c->series[o], at));
+            for (size_t t = 0; t < s; t++)
+                if (ct_box_meets(wide, labels[t].box)) others = 0;
+            if (others < near + 6 || others - near <= best) continue;
+            best = others - near;
+            labels[s].box = at;
+            labels[s].at = (ct_xy){x, y};
+        }
+    }
+    return best >= 0;
+}
+
+/* Labels are drawn only if every line gets one: a half labelled figure misleads. */
 static void direct_labels(ct_canvas *canvas, const ct_chart *c)
 {
-    ct_box taken[DIRECT_MAX];
-    ct_xy chosen[DIRECT_MAX];
-    ct_text_style styles[DIRECT_MAX];
-    size_t n = c->n_series;
-    if (c->n_panels != 1 || n < 2 || n > DIRECT_MAX) return;
-    for (size_t s = 0; s < n; s++) {
-        const ct_series *own = &c->series[s];
-        const ct_entry *e = &c->entries[own->style];
-        styles[s] = CT_TEXT_LABEL;
-        styles[s].bold = true;
-        styles[s].rgb = entry_rgb(e);
-        styles[s].across = styles[s].down = CT_ALIGN_MIDDLE;
-        double best = -1;
-        for (int step_x = 1; step_x < 40; step_x++)
-            for (int side = -1; side <= 1; side += 2) {
-                double x = c->plot.x + c->plot.width * step_x / 40;
-                ct_box box = ct_canvas_measure(canvas, &styles[s], x, 0, e->label);
-                /* Slides the box towards the line until it is 5 points away. */
-                for (double y = c->plot.y + 8; y < c->plot.y + c->plot.height - 8; y += 3) {
-                    ct_box at = {box.x, box.y + y, box.width, box.height};
-                    bool inside = at.x > c->plot.x + 3 &&
-                                  at.x + at.width < c->plot.x + c->plot.width - 3 &&
-                                  at.y > c->plot.y + 2 &&
-                                  at.y + at.height < c->plot.y + c->plot.height - 3;
-                    if (!inside) continue;
-                    double near = series_distance(c, own, at);
-                    if (near < 4 || near > 8) continue;
-                    double others = 1e9;
-                    for (size_t o = 0; o < n; o++)
-                        if (o != s) others = fmin(others, series_distance(c, &c->series[o], at));
-                    for (size_t t = 0; t < s; t++) {
-                        ct_box wide = {at.x - 5, at.y - 5, at.width + 10, at.height + 10};
-                        if (ct_box_meets(wide, taken[t])) others = 0;
-                    }
-                    if (others < near + 10) continue; /* nearest to its own, and clearly so */
-                    double goodness = fmin(others, 45) - near;
-                    if (goodness <= best) continue;
-                    best = goodness;
-                    taken[s] = at;
-                    chosen[s] = (ct_xy){x, y};
-                }
-            }
-        if (best < 0) return;
+    ct_direct labels[DIRECT_MAX];
+    if (c->n_panels != 1 || c->n_series < 2 || c->n_series > DIRECT_MAX) return;
+    for (size_t s = 0; s < c->n_series; s++) {
+        labels[s].style = CT_TEXT_LABEL;
+        labels[s].style.bold = true;
+        labels[s].style.rgb = entry_rgb(&c->entries[c->series[s].style]);
+        labels[s].style.across = labels[s].style.down = CT_ALIGN_MIDDLE;
+        if (!direct_place(canvas, c, s, labels)) return;
     }
-    for (size_t s = 0; s < n; s++)
-        ct_canvas_text(canvas, &styles[s], chosen[s].x, chosen[s].y,
+    for (size_t s = 0; s < c->n_series; s++)
+        ct_canvas_text(canvas, &labels[s].style, labels[s].at.x, labels[s].at.y,
                        c->entries[c->series[s].style].label);
 }
 
-/* ---- the figure ------------------------------------------------------------------------------- */
+/* ---- the figure -------------------------------------------------------------------------------
+ */
 
 static ct_status panel_draw(ct_canvas *canvas, ct_chart *c, size_t panel, bool with_y, ct_err *err)
 {
@@ -459,10 +467,9 @@ ct_status ct_draw_accuracy(ct_canvas *canvas, const ct_figure *figure, ct_err *e
         size_t column = panel % columns;
         if (panel && !column) y += c.plot.height + X_AXIS + 8;
         if (!column && c.n_panels > 1) y += 13;
-        c.plot = (ct_box){M + LEFT + (double)column * (width + BETWEEN), y, width,
-                          heights[columns]};
-        if (!column)
-            ct_canvas_text(canvas, &style, M, y + c.plot.height / 2, "accuracy, %");
+        c.plot =
+            (ct_box){M + LEFT + (double)column * (width + BETWEEN), y, width, heights[columns]};
+        if (!column) ct_canvas_text(canvas, &style, M, y + c.plot.height / 2, "accuracy, %");
         CT_TRY(panel_draw(canvas, &c, panel, !column, err));
     }
     y += c.plot.height + X_AXIS + 5;
@@ -475,7 +482,8 @@ done:
     return st;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------
+ */
 
 static ct_status row_draw(ct_canvas *canvas, ct_chart *c, const ct_stats_version *v,
                           const char *label, double y, double label_width, ct_err *err)
@@ -500,7 +508,7 @@ static ct_status row_draw(ct_canvas *canvas, ct_chart *c, const ct_stats_version
     ct_buf_clear(&text);
     CT_TRY(ct_buf_addf(&text, err, "%zu", p->prompts));
     style.rgb = CT_TEXT_CAPTION.rgb;
-    ct_canvas_text(canvas, &style, CT_FIGURE_WIDTH - M - 42, y, text.data);
+    ct_canvas_text(canvas, &style, CT_FIGURE_WIDTH - M - 62, y, text.data);
 done:
     ct_buf_clear(&text);
     return st;
@@ -508,7 +516,7 @@ done:
 
 ct_status ct_draw_rows(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
 {
-    enum { ROW = 15, NUMBERS = 90 };
+    enum { ROW = 15, NUMBERS = 112 };
     ct_status st = CT_OK;
     ct_chart c;
     ct_buf label = {0};
@@ -519,8 +527,8 @@ ct_status ct_draw_rows(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
         ct_box box = ct_canvas_measure(canvas, &style, 0, 0, c.entries[c.series[i].style].label);
         label_width = fmin(fmax(label_width, box.width + 2), 190);
     }
-    unsigned all, mask = ct_label_differing(figure->stats, figure->versions, figure->n_versions,
-                                            &all);
+    unsigned all,
+        mask = ct_label_differing(figure->stats, figure->versions, figure->n_versions, &all);
     bool pairs = mask == CT_FIELD_WEIGHTS;
     if (pairs) label_width = fmax(label_width, 98); /* the column's heading */
     c.plot = (ct_box){M + label_width + 8, y + 14, 0, 0};
@@ -528,8 +536,8 @@ ct_status ct_draw_rows(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
     tick.down = CT_ALIGN_MIDDLE;
     if (pairs) ct_canvas_text(canvas, &tick, M, y + 5, "generation \xE2\x80\x93 prefill");
     tick.across = CT_ALIGN_END;
-    ct_canvas_text(canvas, &tick, CT_FIGURE_WIDTH - M, y + 5, "%");
-    ct_canvas_text(canvas, &tick, CT_FIGURE_WIDTH - M - 42, y + 5, "prompts");
+    ct_canvas_text(canvas, &tick, CT_FIGURE_WIDTH - M, y + 5, "accuracy, %");
+    ct_canvas_text(canvas, &tick, CT_FIGURE_WIDTH - M - 62, y + 5, "prompts");
 
     size_t rows = c.n_series + (c.n_panels > 1 ? c.n_panels : 0);
     c.plot.height = ROW * (double)rows;

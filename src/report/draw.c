@@ -27,14 +27,14 @@ struct ct_canvas {
     ct_err *err;
 };
 
-/* ---- canvas ----------------------------------------------------------------------------------- */
+/* ---- canvas -----------------------------------------------------------------------------------
+ */
 
 static ct_status canvas_init(ct_canvas *canvas, cairo_t *cr, ct_err *err)
 {
     *canvas = (ct_canvas){.cr = cr, .err = err};
     if (cairo_status(cr) != CAIRO_STATUS_SUCCESS)
-        return ct_fail(err, CT_ERR_MEMORY, "figure: %s",
-                       cairo_status_to_string(cairo_status(cr)));
+        return ct_fail(err, CT_ERR_MEMORY, "figure: %s", cairo_status_to_string(cairo_status(cr)));
     /* No hinting: positions then depend on the font alone, not on the form's resolution. */
     cairo_font_options_t *options = cairo_font_options_create();
     cairo_font_options_set_hint_style(options, CAIRO_HINT_STYLE_NONE);
@@ -110,6 +110,13 @@ void ct_canvas_fill(ct_canvas *canvas, ct_box box, ct_ink ink)
     cairo_fill(canvas->cr);
 }
 
+void ct_canvas_fill_all(ct_canvas *canvas, const ct_box *boxes, size_t n, ct_ink ink)
+{
+    set_ink(canvas, ink);
+    for (size_t i = 0; i < n; i++) box_path(canvas, boxes[i]);
+    cairo_fill(canvas->cr);
+}
+
 static void stroke(ct_canvas *canvas, double line_width, ct_ink ink)
 {
     set_ink(canvas, ink);
@@ -171,19 +178,28 @@ static size_t marker_corners(ct_marker marker, ct_xy out[12])
                           {-arm, arm},  {-1.2, arm}, {-1.2, -arm}, {-arm, -arm}};
     size_t n = 0;
     switch (marker) {
-    case CT_MARKER_SQUARE: memcpy(out, square, sizeof square); return 4;
-    case CT_MARKER_DIAMOND: memcpy(out, diamond, sizeof diamond); return 4;
-    case CT_MARKER_TRIANGLE: memcpy(out, triangle, sizeof triangle); return 3;
+    case CT_MARKER_SQUARE:
+        memcpy(out, square, sizeof square);
+        return 4;
+    case CT_MARKER_DIAMOND:
+        memcpy(out, diamond, sizeof diamond);
+        return 4;
+    case CT_MARKER_TRIANGLE:
+        memcpy(out, triangle, sizeof triangle);
+        return 3;
     case CT_MARKER_TRIANGLE_DOWN:
         for (; n < 3; n++) out[n] = (ct_xy){triangle[n].x, -triangle[n].y};
         return 3;
-    case CT_MARKER_PLUS: memcpy(out, plus, sizeof plus); return 12;
+    case CT_MARKER_PLUS:
+        memcpy(out, plus, sizeof plus);
+        return 12;
     case CT_MARKER_CROSS:
         for (; n < 12; n++)
-            out[n] = (ct_xy){(plus[n].x - plus[n].y) * M_SQRT1_2,
-                             (plus[n].x + plus[n].y) * M_SQRT1_2};
+            out[n] =
+                (ct_xy){(plus[n].x - plus[n].y) * M_SQRT1_2, (plus[n].x + plus[n].y) * M_SQRT1_2};
         return 12;
-    default: return 0;
+    default:
+        return 0;
     }
 }
 
@@ -204,7 +220,8 @@ void ct_canvas_marker(ct_canvas *canvas, ct_marker marker, ct_xy at, double radi
     cairo_fill(canvas->cr);
 }
 
-/* ---- text ------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------
+ */
 
 static void canvas_fail(ct_canvas *canvas, ct_status status)
 {
@@ -247,12 +264,12 @@ static ct_box lay_out(ct_canvas *canvas, const ct_text_style *style, double x, d
     pango_attr_list_insert(attributes, pango_attr_font_features_new("tnum=1"));
     pango_layout_set_attributes(layout, attributes);
     pango_attr_list_unref(attributes);
-    pango_layout_set_width(layout, style->max_width > 0 ? (int)(style->max_width * PANGO_SCALE)
-                                                        : -1);
+    pango_layout_set_width(layout,
+                           style->max_width > 0 ? (int)(style->max_width * PANGO_SCALE) : -1);
     pango_layout_set_wrap(layout, PANGO_WRAP_WORD_CHAR);
     pango_layout_set_height(layout, style->wrap ? -100 : 0); /* at most 100 lines, or one */
     pango_layout_set_ellipsize(layout, style->wrap || style->max_width <= 0 ? PANGO_ELLIPSIZE_NONE
-                                                                           : PANGO_ELLIPSIZE_END);
+                                                                            : PANGO_ELLIPSIZE_END);
     pango_layout_set_line_spacing(layout, style->wrap ? 1.12f : 0.0f);
     pango_layout_set_text(layout, text, -1);
 
@@ -339,7 +356,8 @@ bool ct_box_meets(ct_box a, ct_box b)
            b.y < a.y + a.height;
 }
 
-/* ---- file forms ------------------------------------------------------------------------------- */
+/* ---- file forms -------------------------------------------------------------------------------
+ */
 
 typedef struct ct_sink {
     ct_buf *out;
@@ -350,7 +368,7 @@ static cairo_status_t sink_write(void *closure, const unsigned char *data, unsig
 {
     ct_sink *sink = closure;
     return ct_buf_add(sink->out, data, count, sink->err) == CT_OK ? CAIRO_STATUS_SUCCESS
-                                                                 : CAIRO_STATUS_WRITE_ERROR;
+                                                                  : CAIRO_STATUS_WRITE_ERROR;
 }
 
 static ct_status run(ct_draw_fn draw, const void *user, cairo_surface_t *surface, double scale,
@@ -417,13 +435,13 @@ static cairo_surface_t *surface_new(ct_figure_form form, double width, double he
                                       (int)ceil(height * scale));
 }
 
-/* Appends SVG text with the number of cairo's surface taken out of its id: it counts all surfaces of
- * the process, and would make two equal figures differ. A figure is one surface. */
+/* Appends SVG text with the number of cairo's surface taken out of its id: it counts all surfaces
+ * of the process, and would make two equal figures differ. A figure is one surface. */
 static ct_status svg_add_body(const char *text, ct_buf *out, ct_err *err)
 {
     static const char mark[] = "<g id=\"surface";
     ct_status st = CT_OK;
-    for (const char *found; (found = strstr(text, mark)); ) {
+    for (const char *found; (found = strstr(text, mark));) {
         size_t keep = (size_t)(found - text) + sizeof mark - 1;
         CT_TRY(ct_buf_add(out, text, keep, err));
         text += keep + strspn(text + keep, "0123456789");
@@ -491,7 +509,8 @@ done:
     return st;
 }
 
-/* ---- SVG and XML text ------------------------------------------------------------------------- */
+/* ---- SVG and XML text -------------------------------------------------------------------------
+ */
 
 ct_status ct_xml_escape(const char *text, bool one_line, ct_buf *out, ct_err *err)
 {
@@ -509,12 +528,23 @@ ct_status ct_xml_escape(const char *text, bool one_line, ct_buf *out, ct_err *er
             point == 0xFFFF)
             point = 0xFFFD; /* XML has no way to write these */
         switch (point) {
-        case '&': st = ct_buf_adds(out, "&amp;", err); break;
-        case '<': st = ct_buf_adds(out, "&lt;", err); break;
-        case '>': st = ct_buf_adds(out, "&gt;", err); break;
-        case '"': st = ct_buf_adds(out, "&quot;", err); break;
-        case '\'': st = ct_buf_adds(out, "&#39;", err); break;
-        default: st = ct_buf_add(out, bytes, ct_utf8_put(point, bytes), err);
+        case '&':
+            st = ct_buf_adds(out, "&amp;", err);
+            break;
+        case '<':
+            st = ct_buf_adds(out, "&lt;", err);
+            break;
+        case '>':
+            st = ct_buf_adds(out, "&gt;", err);
+            break;
+        case '"':
+            st = ct_buf_adds(out, "&quot;", err);
+            break;
+        case '\'':
+            st = ct_buf_adds(out, "&#39;", err);
+            break;
+        default:
+            st = ct_buf_add(out, bytes, ct_utf8_put(point, bytes), err);
         }
     }
     return st;

@@ -41,9 +41,10 @@ typedef struct ct_text_style {
     bool bold;
     bool upwards; /* turned by 90 degrees, reading upwards */
     unsigned rgb;
-    ct_align across, down; /* which part of the text stands at (x, y); down MIDDLE: middle of caps */
-    double max_width;      /* 0: no bound */
-    bool wrap;             /* beyond max_width: true wraps, false cuts with an ellipsis */
+    ct_align across,
+        down;         /* which part of the text stands at (x, y); down MIDDLE: middle of caps */
+    double max_width; /* 0: no bound */
+    bool wrap;        /* beyond max_width: true wraps, false cuts with an ellipsis */
 } ct_text_style;
 
 typedef enum ct_marker {
@@ -57,7 +58,13 @@ typedef enum ct_marker {
     CT_MARKER_COUNT
 } ct_marker;
 
-typedef enum ct_dash { CT_DASH_SOLID, CT_DASH_LONG, CT_DASH_DOT, CT_DASH_MIXED, CT_DASH_COUNT } ct_dash;
+typedef enum ct_dash {
+    CT_DASH_SOLID,
+    CT_DASH_LONG,
+    CT_DASH_DOT,
+    CT_DASH_MIXED,
+    CT_DASH_COUNT
+} ct_dash;
 
 typedef struct ct_xy {
     double x, y;
@@ -67,10 +74,10 @@ typedef enum ct_figure_form { CT_FIGURE_SVG, CT_FIGURE_PDF, CT_FIGURE_PNG } ct_f
 
 typedef ct_status (*ct_draw_fn)(ct_canvas *canvas, const void *user, ct_err *err);
 
-/* Draws a figure in one form and appends the file's bytes to `out`. PNG has 192 dots per inch, twice
- * a screen's 96. SVG carries `title` and `description` for readers that cannot see it, its text is
- * outlines; PDF embeds subsets of the fonts and has a fixed date: the same figure gives the same
- * bytes. CT_ERR_NOT_FOUND if no font is installed at all. */
+/* Draws a figure in one form and appends the file's bytes to `out`. PNG has 192 dots per inch,
+ * twice a screen's 96. SVG carries `title` and `description` for readers that cannot see it, its
+ * text is outlines; PDF embeds subsets of the fonts and has a fixed date: the same figure gives the
+ * same bytes. CT_ERR_NOT_FOUND if no font is installed at all. */
 ct_status ct_figure_render(ct_draw_fn draw, const void *user, const char *title,
                            const char *description, ct_figure_form form, ct_buf *out,
                            ct_err *err) CT_CHECK;
@@ -100,6 +107,8 @@ ct_box ct_canvas_measure(ct_canvas *canvas, const ct_text_style *style, double x
 ct_box ct_canvas_text(ct_canvas *canvas, const ct_text_style *style, double x, double y,
                       const char *text);
 void ct_canvas_fill(ct_canvas *canvas, ct_box box, ct_ink ink);
+/* Boxes of one colour as one path: a map's file gets several times smaller. */
+void ct_canvas_fill_all(ct_canvas *canvas, const ct_box *boxes, size_t n, ct_ink ink);
 void ct_canvas_frame(ct_canvas *canvas, ct_box box, double line_width, ct_ink ink);
 /* Diagonal lines inside the box: a place without a value. */
 void ct_canvas_hatch(ct_canvas *canvas, ct_box box, ct_ink ink);

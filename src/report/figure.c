@@ -56,6 +56,12 @@ void ct_axis_labels(ct_canvas *canvas, const ct_text_style *style, const ct_xy *
 {
     size_t stride = 1;
     while (stride < n && !labels_fit(canvas, style, at, texts, n, stride, gap)) stride++;
+    /* A somewhat larger stride that ends on the last label looks better than one that does not. */
+    for (size_t s = stride; n > 1 && s < 2 * stride; s++)
+        if ((n - 1) % s == 0 && labels_fit(canvas, style, at, texts, n, s, gap)) {
+            stride = s;
+            break;
+        }
     ct_box before = {0};
     for (size_t i = 0; i < n; i++) {
         if (i % stride != 0 && i + 1 != n) continue;
@@ -66,7 +72,8 @@ void ct_axis_labels(ct_canvas *canvas, const ct_text_style *style, const ct_xy *
     }
 }
 
-/* ---- plan ------------------------------------------------------------------------------------- */
+/* ---- plan -------------------------------------------------------------------------------------
+ */
 
 static bool edits(const ct_stats_version *v)
 {
@@ -200,10 +207,11 @@ static ct_status plan_accuracy(ct_plan *plan, const ct_stats *stats, ct_err *err
             if (v->prompts && (swept(v) || !edits(v))) f->versions[f->n_versions++] = i;
         }
         CT_TRY(name_figure(f, "accuracy_by_heads", "Accuracy by number of heads kept", err));
-        CT_TRY(caption(f,
-                       "Accuracy: mean score over prompts / maximum score; shaded or barred: 95 % "
-                       "bootstrap interval over prompts.",
-                       err));
+        CT_TRY(
+            caption(f,
+                    "Accuracy: mean score over prompts / maximum score; band or bar: 95\xC2\xA0% "
+                    "bootstrap interval over prompts.",
+                    err));
         CT_TRY(describe_accuracy(f, err));
     }
     if (rows && (any_edit || !any)) {
@@ -214,43 +222,38 @@ static ct_status plan_accuracy(ct_plan *plan, const ct_stats *stats, ct_err *err
         CT_TRY(name_figure(f, "accuracy_by_weights",
                            any_edit ? "Accuracy by edit of the attention weights" : "Accuracy",
                            err));
-        CT_TRY(caption(f,
-                       "Accuracy: mean score over prompts / maximum score; bars: 95 % bootstrap "
-                       "interval over prompts.",
-                       err));
+        CT_TRY(caption(
+            f,
+            "Accuracy: mean score over prompts / maximum score; bars: 95\xC2\xA0% bootstrap "
+            "interval over prompts.",
+            err));
         CT_TRY(describe_accuracy(f, err));
     }
 done:
     return st;
 }
 
-static ct_status panel_add(ct_figure *f, size_t version, int64_t k, const char *title, ct_err *err)
-{
-    char *copy = ct_strdup(title, err);
-    if (!copy) return CT_ERR_MEMORY;
-    f->panels[f->n_panels++] = (ct_map_panel){version, k, copy};
-    if (!f->n_versions || f->versions[f->n_versions - 1] != version)
-        f->versions[f->n_versions++] = version;
-    return CT_OK;
-}
-
-/* "k = 3", or what else tells a panel from its neighbours; then its accuracy. */
-static ct_status panel_title(const char *label, const ct_point *p, ct_buf *out, ct_err *err)
+/* Adds a map of one point; label NULL: "k = 3". */
+static ct_status panel_add(ct_figure *f, size_t version, const ct_point *p, const char *label,
+                           ct_err *err)
 {
     ct_status st = CT_OK;
-    ct_buf_clear(out);
-    if (label) CT_TRY(ct_buf_adds(out, label, err));
-    else if (p->keep_heads < 0) CT_TRY(ct_buf_adds(out, "no head selection", err));
-    else CT_TRY(ct_buf_addf(out, err, "k = %lld", (long long)p->keep_heads));
-    if (!p->prompts) {
-        CT_TRY(ct_buf_adds(out, ": failed", err));
-        goto done;
-    }
-    CT_TRY(ct_buf_adds(out, ": ", err));
+    ct_buf accuracy = {0};
+    ct_map_panel *panel = &f->panels[f->n_panels++];
+    *panel = (ct_map_panel){.version = version, .keep_heads = p->keep_heads};
+    if (!f->n_versions || f->versions[f->n_versions - 1] != version)
+        f->versions[f->n_versions++] = version;
+    if (label) panel->title = ct_strdup(label, err);
+    else if (p->keep_heads < 0) panel->title = ct_strdup("no head selection", err);
+    else panel->title = ct_strf(err, "k = %lld", (long long)p->keep_heads);
     double percent = 100 * p->accuracy;
-    CT_TRY(ct_label_fixed(out, percent, percent == floor(percent) ? 0 : 1, err));
-    CT_TRY(ct_buf_adds(out, " %", err));
+    if (p->prompts)
+        CT_TRY(ct_label_fixed(&accuracy, percent, percent == floor(percent) ? 0 : 1, err));
+    else CT_TRY(ct_buf_adds(&accuracy, "failed", err));
+    CT_TRY(text_take(&accuracy, &panel->accuracy, err));
+    if (!panel->title) st = CT_ERR_MEMORY;
 done:
+    ct_buf_clear(&accuracy);
     return st;
 }
 
@@ -260,10 +263,11 @@ static ct_status describe_maps(ct_figure *f, ct_err *err)
     ct_buf buf = {0};
     CT_TRY(ct_buf_adds(&buf,
                        "Mean score by prompt length (across) and depth of the needle (down). "
-                       "Accuracy of each map: ",
+                       "Accuracy of each map in per cent: ",
                        err));
     for (size_t i = 0; i < f->n_panels; i++)
-        CT_TRY(ct_buf_addf(&buf, err, "%s%s", i ? "; " : "", f->panels[i].title));
+        CT_TRY(ct_buf_addf(&buf, err, "%s%s: %s", i ? "; " : "", f->panels[i].title,
+                           f->panels[i].accuracy));
     CT_TRY(ct_buf_adds(&buf, ".", err));
     CT_TRY(text_take(&buf, &f->description, err));
 done:
@@ -271,7 +275,8 @@ done:
     return st;
 }
 
-static const char MAP_NOTE[] = "Colour: mean score; depth 0 % is the beginning of the context.";
+static const char MAP_NOTE[] = "Colour: mean score; number above a map: accuracy in per cent; "
+                               "depth 0\xC2\xA0% is the beginning of the context.";
 
 static bool mappable(const ct_stats_version *v)
 {
@@ -279,12 +284,12 @@ static bool mappable(const ct_stats_version *v)
 }
 
 /* The maps of one version: all k on one figure, and one figure for each k if there are several. */
-static ct_status plan_version_maps(ct_plan *plan, const ct_stats *stats, size_t v,
-                                   const char *slug, ct_err *err)
+static ct_status plan_version_maps(ct_plan *plan, const ct_stats *stats, size_t v, const char *slug,
+                                   ct_err *err)
 {
     ct_status st = CT_OK;
     const ct_stats_version *version = &stats->versions[v];
-    ct_buf title = {0}, name = {0}, heading = {0};
+    ct_buf name = {0}, heading = {0};
     unsigned all, mask = ct_label_differing(stats, NULL, stats->n_versions, &all);
     size_t figures = version->n_points > 1 ? version->n_points + 1 : 1;
     for (size_t i = 0; i < figures; i++) {
@@ -299,8 +304,7 @@ static ct_status plan_version_maps(ct_plan *plan, const ct_stats *stats, size_t 
         }
         for (size_t p = 0; p < version->n_points; p++) {
             if (only && only != &version->points[p]) continue;
-            CT_TRY(panel_title(NULL, &version->points[p], &title, err));
-            CT_TRY(panel_add(f, v, version->points[p].keep_heads, title.data, err));
+            CT_TRY(panel_add(f, v, &version->points[p], NULL, err));
         }
         ct_buf_clear(&name);
         ct_buf_clear(&heading);
@@ -315,7 +319,6 @@ static ct_status plan_version_maps(ct_plan *plan, const ct_stats *stats, size_t 
         CT_TRY(describe_maps(f, err));
     }
 done:
-    ct_buf_clear(&title);
     ct_buf_clear(&name);
     ct_buf_clear(&heading);
     return st;
@@ -325,7 +328,7 @@ done:
 static ct_status plan_weight_maps(ct_plan *plan, const ct_stats *stats, ct_err *err)
 {
     ct_status st = CT_OK;
-    ct_buf title = {0}, label = {0};
+    ct_buf label = {0};
     ct_figure *f;
     size_t n = 0, *chosen = calloc(stats->n_versions, sizeof *chosen);
     if (!chosen) return ct_fail_memory(err, "maps", stats->n_versions);
@@ -343,8 +346,7 @@ static ct_status plan_weight_maps(ct_plan *plan, const ct_stats *stats, ct_err *
         const ct_stats_version *v = &stats->versions[chosen[i]];
         ct_buf_clear(&label);
         CT_TRY(ct_label_version(v, mask, &label, err));
-        CT_TRY(panel_title(label.data, &v->points[v->n_points - 1], &title, err));
-        CT_TRY(panel_add(f, chosen[i], v->points[v->n_points - 1].keep_heads, title.data, err));
+        CT_TRY(panel_add(f, chosen[i], &v->points[v->n_points - 1], label.data, err));
     }
     CT_TRY(name_figure(f, "retrieval_maps_by_weights",
                        "Retrieval maps by edit of the attention weights (generation \xE2\x80\x93 "
@@ -354,7 +356,6 @@ static ct_status plan_weight_maps(ct_plan *plan, const ct_stats *stats, ct_err *
     CT_TRY(describe_maps(f, err));
 done:
     free(chosen);
-    ct_buf_clear(&title);
     ct_buf_clear(&label);
     return st;
 }
@@ -389,7 +390,10 @@ void ct_figures_free(ct_figure *figures, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         ct_figure *f = &figures[i];
-        for (size_t p = 0; p < f->n_panels; p++) free(f->panels[p].title);
+        for (size_t p = 0; p < f->n_panels; p++) {
+            free(f->panels[p].title);
+            free(f->panels[p].accuracy);
+        }
         free(f->panels);
         free(f->versions);
         free(f->name);
@@ -404,13 +408,17 @@ ct_status ct_figure_draw(ct_canvas *canvas, const void *figure, ct_err *err)
 {
     const ct_figure *f = figure;
     switch (f->kind) {
-    case CT_FIGURE_ACCURACY: return ct_draw_accuracy(canvas, f, err);
-    case CT_FIGURE_ROWS: return ct_draw_rows(canvas, f, err);
-    default: return ct_draw_maps(canvas, f, err);
+    case CT_FIGURE_ACCURACY:
+        return ct_draw_accuracy(canvas, f, err);
+    case CT_FIGURE_ROWS:
+        return ct_draw_rows(canvas, f, err);
+    default:
+        return ct_draw_maps(canvas, f, err);
     }
 }
 
-/* ---- CSV -------------------------------------------------------------------------------------- */
+/* ---- CSV --------------------------------------------------------------------------------------
+ */
 
 /* A field is always quoted if it is text from a study, so that commas and quotes survive. */
 static ct_status csv_text(ct_buf *out, const char *text, ct_err *err)
@@ -471,13 +479,13 @@ static ct_status csv_maps(const ct_figure *f, ct_buf *out, ct_err *err)
 {
     ct_status st = CT_OK;
     ct_retrieval map = {0};
-    CT_TRY(ct_buf_addf(out, err, "%s,length,depth,prompts,mean_score,max_score\n",
-                       VERSION_COLUMNS));
+    CT_TRY(
+        ct_buf_addf(out, err, "%s,length,depth,prompts,mean_score,max_score\n", VERSION_COLUMNS));
     for (size_t i = 0; i < f->n_panels; i++) {
         const ct_stats_version *v = &f->stats->versions[f->panels[i].version];
         ct_retrieval_clear(&map);
-        CT_TRY(ct_stats_retrieval(f->stats, f->panels[i].version, f->panels[i].keep_heads, &map,
-                                  err));
+        CT_TRY(
+            ct_stats_retrieval(f->stats, f->panels[i].version, f->panels[i].keep_heads, &map, err));
         for (size_t at = 0; at < map.n_depths * map.n_lengths; at++) {
             CT_TRY(csv_version(out, v, f->panels[i].keep_heads, err));
             CT_TRY(ct_buf_addf(out, err, ",%lld,%lld,%zu,",

@@ -16,7 +16,8 @@ typedef enum ct_figure_kind { CT_FIGURE_ACCURACY, CT_FIGURE_ROWS, CT_FIGURE_MAPS
 typedef struct ct_map_panel {
     size_t version;
     int64_t keep_heads;
-    char *title;
+    char *title;    /* "k = 3", or what tells its version from its neighbours */
+    char *accuracy; /* "74.5"; "failed" if no cell is done */
 } ct_map_panel;
 
 typedef struct ct_figure {
@@ -24,7 +25,7 @@ typedef struct ct_figure {
     char *name;  /* of its files, without the ending */
     char *title; /* plain, one line */
     char *caption;
-    char *description; /* the numbers in words, for those who cannot see it */
+    char *description;     /* the numbers in words, for those who cannot see it */
     const ct_stats *stats; /* borrowed */
     size_t n_versions;
     size_t *versions; /* ascending; of CT_FIGURE_MAPS: those of its panels */
@@ -33,9 +34,9 @@ typedef struct ct_figure {
     int64_t window; /* attention window in tokens, drawn into maps; 0: unknown or none */
 } ct_figure;
 
-/* All figures of the cells, in the order of a report: accuracy by heads, accuracy by weights, maps of
- * each version (all k together, then single ones). No done cell at all is CT_ERR_VALUE that says so
- * with the first error; no cell is CT_ERR_NOT_FOUND. The figures borrow stats. */
+/* All figures of the cells, in the order of a report: accuracy by heads, accuracy by weights, maps
+ * of each version (all k together, then single ones). No done cell at all is CT_ERR_VALUE that says
+ * so with the first error; no cell is CT_ERR_NOT_FOUND. The figures borrow stats. */
 ct_status ct_figures_plan(const ct_stats *stats, ct_figure **out, size_t *n, ct_err *err) CT_CHECK;
 void ct_figures_free(ct_figure *figures, size_t n);
 
@@ -64,8 +65,8 @@ extern const ct_text_style CT_TEXT_TITLE, CT_TEXT_LABEL, CT_TEXT_TICK, CT_TEXT_C
 double ct_figure_title(ct_canvas *canvas, const ct_figure *figure);
 double ct_figure_caption(ct_canvas *canvas, const ct_figure *figure, double y);
 
-/* Draws labels texts[0..n) whose places run along one axis: every stride-th, with the least stride at
- * which neighbours keep `gap` points between them, and the last one if there is room. */
+/* Draws labels texts[0..n) whose places run along one axis: every stride-th, with the least stride
+ * at which neighbours keep `gap` points between them, and the last one if there is room. */
 void ct_axis_labels(ct_canvas *canvas, const ct_text_style *style, const ct_xy *at,
                     char *const *texts, size_t n, double gap);
 

@@ -19,8 +19,9 @@ static unsigned differing(const ct_stats_version *a, const ct_stats_version *b)
     unsigned mask = 0;
     if (!same(a->model, b->model)) mask |= CT_FIELD_MODEL;
     if (!same(a->study, b->study)) mask |= CT_FIELD_STUDY;
-    if (!same(a->stages, b->stages)) mask |= CT_FIELD_STAGES;
-    /* Without a selection there is no metric; that is told by the stages already. */
+    /* Without a selection there are no stages and no metric in which to differ. */
+    if (!*a->stages != !*b->stages) mask |= CT_FIELD_SELECTION;
+    else if (!same(a->stages, b->stages)) mask |= CT_FIELD_STAGES;
     if (!same(a->metric, b->metric) && *a->metric && *b->metric) mask |= CT_FIELD_METRIC;
     if (!same(a->weights_generation, b->weights_generation) ||
         !same(a->weights_prefill, b->weights_prefill))
@@ -78,7 +79,10 @@ ct_status ct_label_version(const ct_stats_version *v, unsigned mask, ct_buf *out
 {
     ct_status st = CT_OK;
     size_t begin = out->size;
+    const unsigned heads = CT_FIELD_SELECTION | CT_FIELD_STAGES | CT_FIELD_METRIC;
     if (!mask) mask = edits(v) ? CT_FIELD_WEIGHTS : CT_FIELD_STAGES;
+    if (!*v->stages && mask & heads) mask = (mask & ~heads) | CT_FIELD_STAGES;
+    else if ((mask & heads) == CT_FIELD_SELECTION) mask |= CT_FIELD_STAGES;
     if (mask & CT_FIELD_MODEL) CT_TRY(part(out, begin, ", ", v->model, err));
     if (mask & CT_FIELD_STUDY) CT_TRY(part(out, begin, ", ", v->study, err));
     if (mask & CT_FIELD_STAGES) CT_TRY(part(out, begin, ", ", stages_text(v), err));
@@ -140,7 +144,8 @@ done:
     return st;
 }
 
-/* ---- file names ------------------------------------------------------------------------------- */
+/* ---- file names -------------------------------------------------------------------------------
+ */
 
 enum { SLUG_MAX = 100 };
 
@@ -168,16 +173,9 @@ static ct_hash identity(const ct_stats_version *v)
 {
     char heads[32];
     snprintf(heads, sizeof heads, "%lld %d", (long long)v->heads, v->read_twice);
-    const char *const fields[] = {v->study,
-                                  v->model,
-                                  v->metric,
-                                  v->stages,
-                                  v->weights_generation,
-                                  v->weights_prefill,
-                                  v->template_name,
-                                  v->semantics,
-                                  v->scoring,
-                                  heads};
+    const char *const fields[] = {
+        v->study,           v->model,         v->metric,    v->stages,  v->weights_generation,
+        v->weights_prefill, v->template_name, v->semantics, v->scoring, heads};
     ct_hash h = {0, 0};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         ct_hash next = ct_hash_bytes(fields[i], strlen(fields[i]));

@@ -21,12 +21,12 @@ enum {
     CT_FIELD_READ_TWICE = 1 << 6,
     CT_FIELD_SEMANTICS = 1 << 7,
     CT_FIELD_SCORING = 1 << 8,
-    CT_FIELD_ALL = (1 << 9) - 1,
+    CT_FIELD_SELECTION = 1 << 9, /* whether heads are selected at all */
 };
 
-/* The fields that a label needs to tell versions[indices[0..n)] apart (indices NULL: 0..n-1), and in
- * *all every field that differs. STUDY is needed only where nothing else tells two versions apart,
- * for studies are often named after what differs. */
+/* The fields that a label needs to tell versions[indices[0..n)] apart (indices NULL: 0..n-1), and
+ * in *all every field that differs. STUDY is needed only where nothing else tells two versions
+ * apart, for studies are often named after what differs. */
 unsigned ct_label_differing(const ct_stats *stats, const size_t *indices, size_t n, unsigned *all);
 
 /* "generation", "prefill + generation, random heads", "omit \xE2\x80\x93 keep" (generation, then

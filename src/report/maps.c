@@ -39,35 +39,64 @@ static ct_status score_text(double score, ct_buf *out, ct_err *err)
     return ct_label_fixed(out, tenths, tenths == floor(tenths) ? 0 : 1, err);
 }
 
+static ct_box cell_box(const ct_retrieval *map, ct_box area, size_t at)
+{
+    double w = area.width / (double)map->n_lengths, h = area.height / (double)map->n_depths;
+    /* A hair of white between cells, where they are large enough to spare it. */
+    double hair = w > 6 && h > 6 ? 0.5 : 0;
+    return (ct_box){area.x + (double)(at % map->n_lengths) * w + hair / 2,
+                    area.y + (double)(at / map->n_lengths) * h + hair / 2, w - hair, h - hair};
+}
+
+static ct_status cells_fill(ct_canvas *canvas, const ct_retrieval *map, ct_box area, ct_err *err)
+{
+    size_t places = map->n_depths * map->n_lengths;
+    ct_box *boxes = calloc(places, sizeof *boxes);
+    bool *filled = calloc(places, sizeof *filled);
+    ct_status st = boxes && filled ? CT_OK : ct_fail_memory(err, "map", places * sizeof *boxes);
+    for (size_t at = 0; at < places && st == CT_OK; at++) {
+        if (!map->counts[at]) {
+            ct_canvas_fill(canvas, cell_box(map, area, at), EMPTY);
+            ct_canvas_hatch(canvas, cell_box(map, area, at), HATCH);
+            continue;
+        }
+        if (filled[at]) continue;
+        unsigned rgb = scale_rgb(map->mean[at] / map->max_score);
+        size_t n = 0;
+        for (size_t other = at; other < places; other++) {
+            if (filled[other] || !map->counts[other] ||
+                scale_rgb(map->mean[other] / map->max_score) != rgb)
+                continue;
+            filled[other] = true;
+            boxes[n++] = cell_box(map, area, other);
+        }
+        ct_canvas_fill_all(canvas, boxes, n, (ct_ink){rgb, 1});
+    }
+    free(boxes);
+    free(filled);
+    return st;
+}
+
+/* Scores are written into the cells only if the widest would fit every cell. */
 static ct_status cells_draw(ct_canvas *canvas, const ct_retrieval *map, ct_box area, ct_err *err)
 {
     ct_status st = CT_OK;
     ct_buf text = {0};
-    double w = area.width / (double)map->n_lengths, h = area.height / (double)map->n_depths;
     ct_text_style style = CT_TEXT_TICK;
     style.rgb = 0x1A1A1A;
     style.across = style.down = CT_ALIGN_MIDDLE;
-    /* Numbers only if the widest would fit every cell. */
-    ct_box widest = ct_canvas_measure(canvas, &style, 0, 0, map->max_score >= 9.95 ? "88.8" : "8.8");
-    bool numbers = widest.width + 4 <= w && widest.height + 4 <= h;
-    /* A hair of white between cells, where they are large enough to spare it. */
-    double hair = w > 6 && h > 6 ? 0.5 : 0;
-    for (size_t d = 0; d < map->n_depths; d++)
-        for (size_t l = 0; l < map->n_lengths; l++) {
-            size_t at = d * map->n_lengths + l;
-            ct_box cell = {area.x + (double)l * w + hair / 2, area.y + (double)d * h + hair / 2,
-                           w - hair, h - hair};
-            if (!map->counts[at]) {
-                ct_canvas_fill(canvas, cell, EMPTY);
-                ct_canvas_hatch(canvas, cell, HATCH);
-                continue;
-            }
-            ct_canvas_fill(canvas, cell, (ct_ink){scale_rgb(map->mean[at] / map->max_score), 1});
-            if (!numbers) continue;
-            CT_TRY(score_text(map->mean[at], &text, err));
-            ct_canvas_text(canvas, &style, cell.x + cell.width / 2, cell.y + cell.height / 2,
-                           text.data);
-        }
+    CT_TRY(cells_fill(canvas, map, area, err));
+    ct_box cell = cell_box(map, area, 0);
+    ct_box widest =
+        ct_canvas_measure(canvas, &style, 0, 0, map->max_score >= 9.95 ? "88.8" : "8.8");
+    if (widest.width + 3 > cell.width || widest.height + 4 > cell.height) goto done;
+    for (size_t at = 0; at < map->n_depths * map->n_lengths; at++) {
+        if (!map->counts[at]) continue;
+        cell = cell_box(map, area, at);
+        CT_TRY(score_text(map->mean[at], &text, err));
+        ct_canvas_text(canvas, &style, cell.x + cell.width / 2, cell.y + cell.height / 2,
+                       text.data);
+    }
 done:
     ct_buf_clear(&text);
     return st;
@@ -109,6 +138,10 @@ static ct_status side_draw(ct_canvas *canvas, const int64_t *values, size_t n, c
             st = CT_ERR_MEMORY;
             goto done;
         }
+        /* Labels at the ends stay under their map: the next map's begin beside it. */
+        ct_box box = ct_canvas_measure(canvas, &style, at[i].x, at[i].y, texts[i]);
+        if (!depths && box.width < area.width)
+            at[i].x += fmax(0, area.x - box.x) - fmax(0, box.x + box.width - area.x - area.width);
     }
     ct_axis_labels(canvas, &style, at, texts, n, depths ? 3 : 4);
 done:
@@ -130,9 +163,9 @@ static ct_status key_draw(ct_canvas *canvas, double max_score, bool missing, int
     ct_box box = ct_canvas_text(canvas, &label, x, y + HIGH / 2.0, "mean score");
     x = box.x + box.width + 8;
     for (int i = 0; i < STEPS; i++) /* each step lies under the next: no seams */
-        ct_canvas_fill(canvas,
-                       (ct_box){x + BAR * (double)i / STEPS, y, BAR * (1 - (double)i / STEPS), HIGH},
-                       (ct_ink){scale_rgb((i + 0.5) / STEPS), 1});
+        ct_canvas_fill(
+            canvas, (ct_box){x + BAR * (double)i / STEPS, y, BAR * (1 - (double)i / STEPS), HIGH},
+            (ct_ink){scale_rgb((i + 0.5) / STEPS), 1});
     label.across = CT_ALIGN_MIDDLE;
     label.down = CT_ALIGN_BEGIN;
     int ticks = max_score == floor(max_score) && max_score <= 10 ? (int)max_score : 2;
@@ -190,6 +223,35 @@ static void grid_choose(const ct_figure *f, size_t n_lengths, size_t n_depths, s
     if (*columns == 2) *height = fmin(*height, 170);
 }
 
+/* The title on the left above each map and its accuracy on the right: with the sign for per cent if
+ * that fits over every map. */
+static ct_status titles_draw(ct_canvas *canvas, const ct_figure *f, const ct_box *areas,
+                             ct_err *err)
+{
+    ct_text_style title = CT_TEXT_TICK, number = CT_TEXT_TICK;
+    title.rgb = number.rgb = 0x1A1A1A;
+    title.bold = true;
+    number.across = CT_ALIGN_END;
+    bool sign = true;
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < f->n_panels; i++) {
+            const ct_map_panel *panel = &f->panels[i];
+            double right = areas[i].x + areas[i].width, y = areas[i].y - 10;
+            bool failed = strcmp(panel->accuracy, "failed") == 0;
+            char *text = ct_strf(err, "%s%s", panel->accuracy, sign && !failed ? " %" : "");
+            if (!text) return CT_ERR_MEMORY;
+            title.max_width = 0;
+            ct_box left = ct_canvas_measure(canvas, &title, areas[i].x, y, panel->title);
+            ct_box box = pass ? ct_canvas_text(canvas, &number, right, y, text)
+                              : ct_canvas_measure(canvas, &number, right, y, text);
+            free(text);
+            if (left.x + left.width + 4 > box.x) sign = false;
+            title.max_width = fmax(box.x - areas[i].x - 4, 12);
+            if (pass) ct_canvas_text(canvas, &title, areas[i].x, y, panel->title);
+        }
+    return CT_OK;
+}
+
 ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
 {
     ct_status st = CT_OK;
@@ -197,9 +259,8 @@ ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
     double y = ct_figure_title(canvas, figure), width = 0, height = 0, max_score = 0;
     size_t columns = 1, n = figure->n_panels;
     bool missing = false, window = false;
-    ct_text_style style = CT_TEXT_TICK;
-    style.rgb = 0x1A1A1A;
-    style.bold = true;
+    ct_box *areas = calloc(n, sizeof *areas);
+    if (!areas) return ct_fail_memory(err, "maps", n * sizeof *areas);
     for (size_t i = 0; i < n; i++) {
         const ct_stats_version *v = &figure->stats->versions[figure->panels[i].version];
         if (!i) grid_choose(figure, v->n_lengths, v->n_depths, &columns, &width, &height);
@@ -214,8 +275,7 @@ ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
         ct_retrieval_clear(&map);
         CT_TRY(ct_stats_retrieval(figure->stats, panel->version, panel->keep_heads, &map, err));
         map.max_score = max_score; /* one scale of colours for the whole figure */
-        style.max_width = width;
-        ct_canvas_text(canvas, &style, area.x, area.y - 10, panel->title);
+        areas[i] = area;
         CT_TRY(cells_draw(canvas, &map, area, err));
         window |= window_draw(canvas, &map, area, figure->window);
         missing |= map.missing > 0;
@@ -224,6 +284,7 @@ ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
             CT_TRY(side_draw(canvas, map.lengths, map.n_lengths, area, false, err));
         bottom = fmax(bottom, area.y + area.height);
     }
+    CT_TRY(titles_draw(canvas, figure, areas, err));
     ct_text_style label = CT_TEXT_LABEL;
     label.across = CT_ALIGN_MIDDLE;
     label.upwards = true;
@@ -237,6 +298,7 @@ ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
     y = ct_figure_caption(canvas, figure, y + 12);
     ct_canvas_set_size(canvas, CT_FIGURE_WIDTH, y + M);
 done:
+    free(areas);
     ct_retrieval_clear(&map);
     return st;
 }

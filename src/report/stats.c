@@ -72,8 +72,8 @@ static bool version_has(const ct_stats_version *v, const ct_cell *c)
 
 static ct_status version_add(ct_stats *stats, const ct_cell *c, ct_err *err)
 {
-    ct_stats_version *all = grow(stats->versions, stats->n_versions, &stats->version_capacity,
-                                 sizeof *all, err);
+    ct_stats_version *all =
+        grow(stats->versions, stats->n_versions, &stats->version_capacity, sizeof *all, err);
     if (!all) return CT_ERR_MEMORY;
     stats->versions = all;
     ct_stats_version v = {.heads = c->heads, .read_twice = c->read_twice};
@@ -119,8 +119,8 @@ ct_status ct_stats_add(ct_stats *stats, const ct_cell *c, ct_err *err)
         ct_status st = version_add(stats, c, err);
         if (st != CT_OK) return st;
     }
-    ct_stats_cell *cells = grow(stats->cells, stats->n_cells, &stats->cell_capacity, sizeof *cells,
-                                err);
+    ct_stats_cell *cells =
+        grow(stats->cells, stats->n_cells, &stats->cell_capacity, sizeof *cells, err);
     if (!cells) return CT_ERR_MEMORY;
     stats->cells = cells;
     ct_stats_cell kept = {.version = v,
@@ -146,7 +146,8 @@ ct_status ct_stats_add(ct_stats *stats, const ct_cell *c, ct_err *err)
     return CT_OK;
 }
 
-/* ---- order ------------------------------------------------------------------------------------ */
+/* ---- order ------------------------------------------------------------------------------------
+ */
 
 /* A name's place in the order in which the thesis speaks of it; unknown names last. */
 static size_t rank_of(const char *name, const char *const *names, size_t count)
@@ -243,7 +244,8 @@ static void drop_copies(ct_stats *stats)
     stats->n_cells = kept;
 }
 
-/* ---- numbers ---------------------------------------------------------------------------------- */
+/* ---- numbers ----------------------------------------------------------------------------------
+ */
 
 static int compare_doubles(const void *left, const void *right)
 {
@@ -264,8 +266,7 @@ ct_status ct_bootstrap_mean(const double *x, size_t n, double *low, double *high
     *low = *high = x[0];
     if (n == 1) return CT_OK;
     double *means = malloc(CT_BOOTSTRAP_RESAMPLES * sizeof *means);
-    if (!means)
-        return ct_fail_memory(err, "bootstrap", CT_BOOTSTRAP_RESAMPLES * sizeof *means);
+    if (!means) return ct_fail_memory(err, "bootstrap", CT_BOOTSTRAP_RESAMPLES * sizeof *means);
     for (uint64_t r = 0; r < CT_BOOTSTRAP_RESAMPLES; r++) {
         double sum = 0;
         for (size_t i = 0; i < n; i++)
@@ -380,7 +381,8 @@ ct_status ct_stats_finish(ct_stats *stats, ct_err *err)
     return st;
 }
 
-/* ---- retrieval maps --------------------------------------------------------------------------- */
+/* ---- retrieval maps ---------------------------------------------------------------------------
+ */
 
 static size_t index_of(const int64_t *values, size_t n, int64_t value)
 {

@@ -2,8 +2,8 @@
  *
  * Owns the arithmetic behind every figure and table; draws nothing and opens nothing. A version is
  * what one line of a figure stands for: cells that differ only in k, prompt length and depth. Cells
- * come in by ct_stats_add in any order (from the store, or from an array in a test), ct_stats_finish
- * puts them in one order, so that the same cells give the same bits.
+ * come in by ct_stats_add in any order (from the store, or from an array in a test),
+ * ct_stats_finish puts them in one order, so that the same cells give the same bits.
  */
 #ifndef CT_REPORT_STATS_H
 #define CT_REPORT_STATS_H
@@ -26,8 +26,8 @@ typedef struct ct_stats_version {
     char *semantics, *scoring;
     bool read_twice;
     int64_t heads;
-    double max_score;       /* 0 until a cell is done */
-    size_t model_index;     /* models are counted as they first come in */
+    double max_score;   /* 0 until a cell is done */
+    size_t model_index; /* models are counted as they first come in */
     size_t prompts, failed;
     size_t prompts_least, prompts_most; /* over the points that have any */
     size_t n_points;
@@ -84,8 +84,8 @@ ct_status ct_stats_finish(ct_stats *stats, ct_err *err) CT_CHECK;
 /* The map of version `v` at k; CT_ERR_NOT_FOUND if that version has no cell at that k, CT_ERR_LIMIT
  * if lengths x depths exceed CT_RETRIEVAL_MAX (a sweep without a grid). */
 enum { CT_RETRIEVAL_MAX = 1 << 16 };
-ct_status ct_stats_retrieval(const ct_stats *stats, size_t v, int64_t keep_heads,
-                             ct_retrieval *out, ct_err *err) CT_CHECK;
+ct_status ct_stats_retrieval(const ct_stats *stats, size_t v, int64_t keep_heads, ct_retrieval *out,
+                             ct_err *err) CT_CHECK;
 void ct_retrieval_clear(ct_retrieval *map);
 
 /* 95 % interval of the mean of x[n], n > 0, by the percentile bootstrap (Efron 1979): resample r

@@ -69,8 +69,7 @@ static inline void made_add(ct_stats *stats, made_sweep s, ct_err *err)
                 c.weights_generation = s.weights_generation ? s.weights_generation : "keep";
                 c.weights_prefill = s.weights_prefill ? s.weights_prefill : "keep";
                 c.read_twice = s.read_twice;
-                double chance =
-                    s.top / (1 + exp(-(k < 0 ? 9 : ((double)k - s.knee) * s.slope)));
+                double chance = s.top / (1 + exp(-(k < 0 ? 9 : ((double)k - s.knee) * s.slope)));
                 if (k == 0) chance *= 0.04;
                 if (s.window && (double)length * (1 - (double)depth / 100) > (double)s.window)
                     chance *= 0.25;

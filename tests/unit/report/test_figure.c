@@ -29,8 +29,9 @@ static void write_out(const char *set, const ct_figure *f, const char *ending, c
     fclose(file);
 }
 
-/* Draws a figure in all forms and checks what must hold for each: no text meets another or leaves
- * the page, none is under 8 points, nothing is "nan", the same bytes come twice. */
+/* Draws a figure in all forms and checks what must hold for each: no text comes within a point of
+ * another or leaves the page, none is under 8 points, nothing is "nan", the same bytes come twice.
+ */
 static void check_figure(const char *set, const ct_figure *f)
 {
     ct_err err = {0};
@@ -45,7 +46,7 @@ static void check_figure(const char *set, const ct_figure *f)
             fail_msg("%s/%s: \"%s\" leaves the page", set, f->name, texts[i].text);
         if (texts[i].size < 8) fail_msg("%s/%s: \"%s\" is small", set, f->name, texts[i].text);
         for (size_t j = 0; j < i; j++)
-            if (ct_box_meets(a, texts[j].box))
+            if (ct_box_meets((ct_box){a.x - 1, a.y - 1, a.width + 2, a.height + 2}, texts[j].box))
                 fail_msg("%s/%s: \"%s\" lies on \"%s\"", set, f->name, texts[i].text,
                          texts[j].text);
     }
@@ -78,14 +79,17 @@ static void check_all(const char *set, ct_stats *stats, const char *names)
 {
     ct_err err = {0};
     ct_figure *figures;
-    size_t n;
+    size_t n, singles = 0;
     char got[4096] = "";
     assert_ok(ct_stats_finish(stats, &err));
     assert_ok(ct_figures_plan(stats, &figures, &n, &err));
     for (size_t i = 0; i < n; i++) {
+        /* Of the single maps, which differ in their colours alone, two of each set are enough. */
+        bool single = figures[i].kind == CT_FIGURE_MAPS && figures[i].n_panels == 1;
+        singles += single;
         size_t used = strlen(got);
         snprintf(got + used, sizeof got - used, "%s%s", i ? " " : "", figures[i].name);
-        check_figure(set, &figures[i]);
+        if (!single || singles <= 2) check_figure(set, &figures[i]);
     }
     if (names) assert_string_equal(got, names);
     ct_figures_free(figures, n);
@@ -212,8 +216,7 @@ static void one_prompt_at_one_k_is_drawn(void **state)
     ct_stats *stats = begin();
     ct_cell c = cell_make("a", 1, 250, 0, 5);
     assert_ok(ct_stats_add(stats, &c, &err));
-    check_all("one", stats,
-              "accuracy_by_heads retrieval_map_tiny-griffin_generation_entropy");
+    check_all("one", stats, "accuracy_by_heads retrieval_map_tiny-griffin_generation_entropy");
 }
 
 static void a_run_without_interventions_is_drawn(void **state)
