@@ -87,22 +87,30 @@ ct_status ct_scoring_parse(const char *name, const char *what, ct_scoring *out,
                            ct_err *err) CT_CHECK;
 const char *ct_scoring_name(ct_scoring scoring);
 
-/* A keyword of a scoring: adds (or sets) points where its cleaned text is in the cleaned answer. */
+/* A keyword of a scoring: adds points (or sets the score to them) where its cleaned text is in the
+ * cleaned answer. */
 typedef struct ct_keyword {
     const char *text;
-    double points;
-    bool set;          /* set the score instead of adding */
-    const char *needs; /* counts only if this text is there too; NULL: no condition */
+    double points; /* finite, not negative */
+    bool set;      /* set the score instead of adding; keywords are taken in their order */
 } ct_keyword;
 
-/* Score of an answer. keywords NULL: those of the thesis's needle for `scoring`; the needle itself
- * gives *max_score. Another needle than the thesis's needs keywords (or `binary`): CT_ERR_VALUE
- * without. */
+/* Score of an answer (`size` bytes) and the most that it could be. An answer that contains the
+ * needle gets *max_score; any other gets what its keywords give, at most *max_score.
+ *   keywords NULL: those of the thesis's needle for `scoring`, maximum 5 (`table`: the thesis's
+ *     Table 2.1; `reference`: its published code). Another needle is CT_ERR_VALUE, but for
+ * `binary`. keywords given: the maximum is what they give to the needle itself. `binary`:
+ * *max_score or 0; keywords only set the maximum. Bytes of the answer that are not UTF-8 count as
+ * no word characters. */
 ct_status ct_score(ct_scoring scoring, const ct_keyword *keywords, size_t n_keywords,
-                   const char *needle, const char *answer, double *score, double *max_score,
-                   ct_err *err) CT_CHECK;
-/* Lower case, only word characters and single blanks (Unicode, as Python's \w). The caller frees.
- */
-ct_status ct_score_clean(const char *text, char **out, ct_err *err) CT_CHECK;
+                   const char *needle, const char *answer, size_t size, double *score,
+                   double *max_score, ct_err *err) CT_CHECK;
+/* Checks needle and keywords as ct_score does, so that a study fails before its first cell. */
+ct_status ct_score_check(ct_scoring scoring, const ct_keyword *keywords, size_t n_keywords,
+                         const char *needle, ct_err *err) CT_CHECK;
+/* What is compared: lower case, everything deleted that is neither word character nor white space,
+ * runs of white space one blank, none at the ends; Python's lower(), \w and \s. The caller frees
+ * *out. */
+ct_status ct_score_clean(const char *text, size_t size, char **out, ct_err *err) CT_CHECK;
 
 #endif
