@@ -245,6 +245,15 @@ done:
 /* ---- reading the tree ---------------------------------------------------------------------------
  */
 
+/* At most `max` bytes of text, ending at a character; for printf's %.*s. */
+static int cut(const char *text, size_t max)
+{
+    size_t n = strlen(text);
+    if (n <= max) return (int)n;
+    for (n = max; n > 0 && ((unsigned char)text[n] & 0xC0) == 0x80;) n--;
+    return (int)n;
+}
+
 ct_status ct_yaml_fail(const ct_yaml *yaml, const ct_yaml_node *node, const char *what, ct_err *err,
                        const char *fmt, ...)
 {
@@ -259,9 +268,9 @@ ct_status ct_yaml_fail(const ct_yaml *yaml, const ct_yaml_node *node, const char
                       : *node->text               ? node->text
                                                   : "nothing";
     const char *quote = scalar && (node->quoted || !*node->text) && *node->text ? "\"" : "";
-    return ct_fail(err, CT_ERR_VALUE, "%s: expected %s, got %s%.80s%s%s (%s, line %d)", what,
-                   expected, quote, got, strlen(got) > 80 ? "..." : "", quote, yaml->where,
-                   node->line);
+    return ct_fail(err, CT_ERR_VALUE, "%s: expected %s, got %s%.*s%s%s (%s, line %d)", what,
+                   expected, quote, cut(got, 80), got, strlen(got) > 80 ? "..." : "", quote,
+                   yaml->where, node->line);
 }
 
 ct_status ct_yaml_check_keys(const ct_yaml *yaml, const ct_yaml_node *node, const char *what,
@@ -279,9 +288,9 @@ ct_status ct_yaml_check_keys(const ct_yaml *yaml, const ct_yaml_node *node, cons
         }
         const char *near = ct_nearest(child->name, names, n);
         return ct_fail(err, CT_ERR_USAGE,
-                       "%s: unknown key \"%.60s\": expected one of %s%s%s%s (%s, line %d)", what,
-                       child->name, known, near ? "; did you mean \"" : "", near ? near : "",
-                       near ? "\"?" : "", yaml->where, child->line);
+                       "%s: unknown key \"%.*s\": expected one of %s%s%s%s (%s, line %d)", what,
+                       cut(child->name, 60), child->name, known, near ? "; did you mean \"" : "",
+                       near ? near : "", near ? "\"?" : "", yaml->where, child->line);
     }
     return CT_OK;
 }
@@ -303,16 +312,11 @@ ct_status ct_yaml_need(const ct_yaml *yaml, const ct_yaml_node *map, const char 
                    what, name, yaml->where, map->line);
 }
 
-static bool is_null(const ct_yaml_node *node)
-{
-    return node->kind == CT_YAML_SCALAR && !node->quoted &&
-           (!*node->text || strcmp(node->text, "~") == 0 || strcmp(node->text, "null") == 0);
-}
-
 ct_status ct_yaml_text(const ct_yaml *yaml, const ct_yaml_node *node, const char *what,
                        const char **out, ct_err *err)
 {
-    if (node->kind != CT_YAML_SCALAR || is_null(node) || !*node->text)
+    if (node->kind != CT_YAML_SCALAR || !*node->text ||
+        (!node->quoted && strcmp(node->text, "~") == 0))
         return ct_yaml_fail(yaml, node, what, err, "text");
     *out = node->text;
     return CT_OK;

@@ -49,7 +49,8 @@ const ct_yaml_node *ct_yaml_get(const ct_yaml_node *map, const char *name);
 /* The same, but a key that is absent is CT_ERR_NOT_FOUND. */
 ct_status ct_yaml_need(const ct_yaml *yaml, const ct_yaml_node *map, const char *what,
                        const char *name, const ct_yaml_node **out, ct_err *err) CT_CHECK;
-/* Text: any scalar that is not empty or null; borrowed from the node. */
+/* Text: any scalar that is not empty or ~; borrowed from the node. The word null is text: it is one
+ * of the weight modes. */
 ct_status ct_yaml_text(const ct_yaml *yaml, const ct_yaml_node *node, const char *what,
                        const char **out, ct_err *err) CT_CHECK;
 /* A whole number in decimal digits, without quotes, from min to max. */

@@ -22,7 +22,7 @@ static const char *const figure_names[] = {"accuracy_by_heads", "retrieval_map"}
 /* ---- lists of numbers ---------------------------------------------------------------------------
  */
 
-static int compare_int64(const void *a, const void *b)
+int ct_compare_int64(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x > y) - (x < y);
@@ -35,7 +35,7 @@ static ct_status check_distinct(const ct_yaml *y, const ct_yaml_node *node, cons
     int64_t *sorted = malloc(n * sizeof *sorted);
     if (!sorted) return ct_fail_memory(err, what, n * sizeof *sorted);
     memcpy(sorted, values, n * sizeof *sorted);
-    qsort(sorted, n, sizeof *sorted, compare_int64);
+    qsort(sorted, n, sizeof *sorted, ct_compare_int64);
     ct_status st = CT_OK;
     for (size_t i = 1; i < n && st == CT_OK; i++)
         if (sorted[i] == sorted[i - 1])
@@ -96,6 +96,8 @@ static ct_status read_axis(const ct_yaml *y, const ct_yaml_node *node, const cha
     if (node->kind == CT_YAML_MAP) {
         CT_TRY(read_range(y, node, what, min, max, step_is_one, &from, &step, &out->count, err));
         if (!expand) return CT_OK;
+        if (out->count > CT_STUDY_MAX_CELLS) /* an axis of no cell: all entries have their own */
+            return ct_yaml_fail(y, node, what, err, "at most %d values", CT_STUDY_MAX_CELLS);
         if (step == 0) {
             CT_TRY(ct_yaml_int(y, ct_yaml_get(node, "to"), what, min, max, &to, err));
             return ct_grid_linspace(from, to, (int64_t)out->count, what, &out->values, err);
@@ -130,7 +132,7 @@ static ct_status at_line(const ct_yaml *y, int line, ct_status st, ct_err *err)
     if (st == CT_OK || !err) return st;
     char old[CT_ERR_TEXT_MAX];
     snprintf(old, sizeof old, "%s", err->text);
-    return ct_fail(err, st, "%.640s (%.80s, line %d)", old, y->where, line);
+    return ct_fail(err, st, "%s (%s, line %d)", old, y->where, line);
 }
 
 /* One word or a list of them, each parsed by parse into out[i] of size item bytes. */

@@ -84,5 +84,7 @@ struct ct_study {
 /* The lengths and depths of an entry. */
 const ct_study_axis *ct_study_lengths(const ct_study *study, const ct_study_entry *entry);
 const ct_study_axis *ct_study_depths(const ct_study *study, const ct_study_entry *entry);
+/* Order of two int64_t for qsort. */
+int ct_compare_int64(const void *a, const void *b);
 
 #endif
