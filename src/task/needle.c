@@ -28,8 +28,7 @@ static void fed_clear(fed_ids *fed)
     free(fed->end);
 }
 
-/* The needle without the white space around it; empty is an error. */
-static ct_status needle_core(const char *needle, const char **core, size_t *size, ct_err *err)
+ct_status ct_needle_core(const char *needle, const char **core, size_t *size, ct_err *err)
 {
     ct_status st = ct_text_check(needle, strlen(needle), "needle", err);
     if (st != CT_OK) return st;
@@ -131,7 +130,7 @@ ct_status ct_needle_find(const ct_tokenizer *tokenizer, const char *text, size_t
     size_t core_size;
     *spans = NULL;
     *n_spans = 0;
-    CT_TRY(needle_core(needle, &core, &core_size, err));
+    CT_TRY(ct_needle_core(needle, &core, &core_size, err));
     if (reference) {
         CT_TRY(find_by_ids(tokenizer, text, text_size, needle, spans, n_spans, err));
     } else {
@@ -151,7 +150,7 @@ ct_status ct_niah_request_new(const ct_niah *niah, const ct_niah_prompt *prompt,
     const char *core;
     size_t core_size;
     *out = (ct_niah_request){0};
-    CT_TRY(needle_core(niah->needle, &core, &core_size, err));
+    CT_TRY(ct_needle_core(niah->needle, &core, &core_size, err));
     if (niah->template_kind == CT_NIAH_INSTRUCT) {
         st = ct_fail(err, CT_ERR_UNSUPPORTED, "instruct");
         goto done;

@@ -15,8 +15,8 @@
 enum {
     LENGTH_MAX = 1 << 24,     /* tokens of a prompt */
     TEXT_MAX = 1 << 30,       /* bytes of haystack kept for them */
-    BYTES_PER_TOKEN = 16,     /* read at first, several times what text takes ... */
-    BYTES_AT_LEAST = 1 << 16, /* ... so that the cut is far from every token that is used */
+    BYTES_PER_TOKEN = 16,     /* read at first, several times what text takes, */
+    BYTES_AT_LEAST = 1 << 16, /* and so many besides */
 };
 
 static const char base_suffix[] = "\n\nANSWER: Here is the most relevant sentence in the context: ";
@@ -52,7 +52,10 @@ static ct_status check_options(const ct_niah_options *o, int64_t max_length, ct_
     if (max_length > LENGTH_MAX)
         return ct_fail(err, CT_ERR_LIMIT, "length: expected at most %d tokens, got %" PRId64,
                        LENGTH_MAX, max_length);
+    const char *core;
+    size_t core_size;
     ct_status st = check_text(o->needle, "needle", err);
+    if (st == CT_OK) st = ct_needle_core(o->needle, &core, &core_size, err);
     return st == CT_OK ? check_text(o->question, "question", err) : st;
 }
 
@@ -91,25 +94,32 @@ static ct_status load_haystack(ct_niah *niah, const char *const *paths, size_t n
 {
     ct_status st = CT_OK;
     ct_buf text = {0};
+    size_t *begin = NULL, *end = NULL;
     bool whole = false;
     /* One token more than any length uses tells whether there is text after it. */
     size_t need = (size_t)niah->max_length + 1;
     for (size_t max_bytes = BYTES_AT_LEAST + need * BYTES_PER_TOKEN;; max_bytes *= 2) {
         ct_buf_clear(&text);
         free(niah->ids);
+        free(begin);
+        free(end);
         niah->ids = NULL;
+        begin = end = NULL;
         CT_TRY(ct_haystack_read(paths, n_paths, max_bytes, &text, &whole, err));
         if (!text.size) {
             st = ct_fail(err, CT_ERR_VALUE, "haystack: expected some text, got none in %s%s",
                          paths[0], n_paths > 1 ? " and the other files" : "");
             goto done;
         }
-        CT_TRY(encode(niah->tokenizer, text.data, text.size, &niah->ids, &niah->n_ids, err));
-        if (whole || niah->n_ids >= need) break;
+        CT_TRY(ct_tokenizer_encode_offsets(niah->tokenizer, text.data, text.size, false, &niah->ids,
+                                           &begin, &end, &niah->n_ids, err));
+        /* Tokens at the cut are not those of the whole text: use only the first half. */
+        if (whole || (niah->n_ids >= need && end[need - 1] <= text.size / 2)) break;
         if (max_bytes > TEXT_MAX / 2) {
             st = ct_fail(err, CT_ERR_LIMIT,
-                         "haystack: expected %zu tokens within %zu bytes, got %zu", need, text.size,
-                         niah->n_ids);
+                         "haystack: expected %zu tokens in the first half of %zu bytes, got fewer; "
+                         "give text with shorter tokens",
+                         need, text.size);
             goto done;
         }
     }
@@ -122,6 +132,8 @@ static ct_status load_haystack(ct_niah *niah, const char *const *paths, size_t n
     niah->n_ids = need;
 done:
     ct_buf_clear(&text);
+    free(begin);
+    free(end);
     return st;
 }
 
@@ -195,8 +207,9 @@ static ct_status context_with_needle(const ct_niah *niah, int64_t length, int64_
     int32_t *ids = NULL, *all = NULL;
     size_t cut_size, count;
     /* The text of the first `length` tokens, encoded anew: where the cut falls within a word or a
-     * character, its last tokens differ from the whole text's. */
-    CT_TRY(ct_tokenizer_decode(niah->tokenizer, niah->ids, (size_t)length, true, &cut_text,
+     * character, its last tokens differ from the whole text's. Special tokens that the haystack
+     * spells out count among the tokens here and are left out of the text at the end. */
+    CT_TRY(ct_tokenizer_decode(niah->tokenizer, niah->ids, (size_t)length, false, &cut_text,
                                &cut_size, err));
     CT_TRY(encode(niah->tokenizer, cut_text, cut_size, &ids, &count, err));
     size_t room = (size_t)(length - niah->buffer) - niah->n_needle_ids;

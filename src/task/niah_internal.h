@@ -18,4 +18,7 @@ struct ct_niah {
     size_t n_stop_ids;
 };
 
+/* The needle without the white space around it, borrowed. Not UTF-8 or nothing left: an error. */
+ct_status ct_needle_core(const char *needle, const char **core, size_t *size, ct_err *err) CT_CHECK;
+
 #endif
