@@ -16,7 +16,7 @@ static bool exists(const char *path)
     return stat(path, &info) == 0;
 }
 
-ct_status ct_find_model(const ct_study *study, const char *model_root, char **out, ct_err *err)
+ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char **out, ct_err *err)
 {
     ct_status st = CT_OK;
     ct_buf tried = {0};
@@ -58,40 +58,33 @@ done:
     return st;
 }
 
-ct_status ct_find_haystack(const ct_study *study, char ***out, ct_err *err)
+char *ct_study_path(const ct_study *study, const char *name, ct_err *err)
 {
-    ct_status st = CT_OK;
-    char **paths = calloc(study->n_haystack, sizeof *paths);
-    if (!paths) return ct_fail_memory(err, "haystack", study->n_haystack * sizeof *paths);
-    for (size_t i = 0; i < study->n_haystack; i++) {
-        const char *name = study->haystack[i];
-        paths[i] = name[0] == '/' ? ct_strdup(name, err) : ct_path_join(study->dir, name, err);
-        if (!paths[i]) {
-            st = CT_ERR_MEMORY;
-            goto done;
-        }
-        if (!exists(paths[i]) && exists(name)) {
-            free(paths[i]);
-            paths[i] = ct_strdup(name, err);
-            if (!paths[i]) {
-                st = CT_ERR_MEMORY;
-                goto done;
-            }
-        }
-        if (!exists(paths[i])) {
-            st = ct_fail(err, CT_ERR_NOT_FOUND,
-                         "task.niah.haystack: expected a file or folder, got none at %s nor at %s "
-                         "(%s, line %d)",
-                         paths[i], name, study->path, study->haystack_line);
-            goto done;
-        }
-    }
-    *out = paths;
-    paths = NULL;
-done:
-    for (size_t i = 0; paths && i < study->n_haystack; i++) free(paths[i]);
-    free(paths);
-    return st;
+    if (name[0] == '/') return ct_strdup(name, err);
+    char *path = ct_path_join(study->dir, name, err);
+    if (!path || exists(path) || !exists(name)) return path;
+    free(path);
+    return ct_strdup(name, err);
+}
+
+ct_status ct_study_niah_options(const ct_study *study, ct_niah_options *out, ct_err *err)
+{
+    for (size_t i = 0; i < study->n_haystack; i++)
+        if (!exists(study->haystack[i]))
+            return ct_fail(err, CT_ERR_NOT_FOUND,
+                           "task.niah.haystack: expected a file or folder, got none at %s (%s, "
+                           "line %d)",
+                           study->haystack[i], study->path, study->haystack_line);
+    *out = (ct_niah_options){
+        .haystack = (const char *const *)study->haystack,
+        .n_haystack = study->n_haystack,
+        .needle = study->needle,
+        .question = study->question,
+        .template_kind = study->template_kind,
+        .read_twice = study->read_twice,
+        .buffer = study->buffer,
+    };
+    return CT_OK;
 }
 
 char *ct_machine(ct_err *err)

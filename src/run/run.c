@@ -31,7 +31,7 @@ static ct_status open_model(ct_work *work, ct_err *err)
     };
     char *dir = NULL;
     ct_status st;
-    CT_TRY(ct_find_model(study, o->model_root, &dir, err));
+    CT_TRY(ct_study_model_dir(study, o->model_root, &dir, err));
     CT_TRY(ct_tokenizer_open(dir, &work->tokenizer, err));
     CT_TRY(ct_model_open(dir, &options, &work->model, err));
     work->info = ct_model_get_info(work->model);
@@ -100,25 +100,15 @@ done:
 
 static ct_status build_prompts(ct_work *work, ct_err *err)
 {
-    const ct_study *study = work->study;
     ct_status st;
-    char **haystack = NULL;
     ct_niah *niah = NULL;
     work->prompts = calloc(work->grid.n_points, sizeof *work->prompts);
     if (!work->prompts) {
         st = ct_fail_memory(err, "prompts", work->grid.n_points * sizeof *work->prompts);
         goto done;
     }
-    CT_TRY(ct_find_haystack(study, &haystack, err));
-    const ct_niah_options options = {
-        .haystack = (const char *const *)haystack,
-        .n_haystack = study->n_haystack,
-        .needle = study->needle,
-        .question = study->question,
-        .template_kind = study->template_kind,
-        .read_twice = study->read_twice,
-        .buffer = study->buffer,
-    };
+    ct_niah_options options;
+    CT_TRY(ct_study_niah_options(work->study, &options, err));
     const ct_point *last = &work->grid.points[work->grid.n_points - 1];
     CT_TRY(ct_niah_open(&options, work->tokenizer, last->length, &niah, err));
     for (size_t i = 0; i < work->grid.n_points; i++) {
@@ -129,8 +119,6 @@ static ct_status build_prompts(ct_work *work, ct_err *err)
         CT_TRY(build_prompt(work, niah, i, err));
     }
 done:
-    for (size_t i = 0; haystack && i < study->n_haystack; i++) free(haystack[i]);
-    free(haystack);
     ct_niah_close(niah);
     return st;
 }

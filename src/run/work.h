@@ -57,15 +57,6 @@ bool ct_work_stopped(const ct_work *work);
 ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const uint32_t *refused,
                           size_t n_refused, ct_err *err) CT_CHECK;
 
-/* ---- surroundings: lookup.c ---------------------------------------------------------------------
- */
-
-/* The folder of the study's model: under model_root, beside the study, here, in ../models of the
- * study, or among those installed. The caller frees *out. */
-ct_status ct_find_model(const ct_study *study, const char *model_root, char **out,
-                        ct_err *err) CT_CHECK;
-/* The study's haystack paths, beside the study or here; the caller frees each and the array. */
-ct_status ct_find_haystack(const ct_study *study, char ***out, ct_err *err) CT_CHECK;
 /* CPU model, cores and kernel in one line. The caller frees; NULL if out of memory. */
 char *ct_machine(ct_err *err);
 
