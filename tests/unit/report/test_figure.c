@@ -82,14 +82,13 @@ static void check_all(const char *set, ct_stats *stats, const char *names)
     size_t n, singles = 0;
     char got[4096] = "";
     assert_ok(ct_stats_finish(stats, &err));
-    assert_ok(ct_figures_plan(stats, &figures, &n, &err));
+    assert_ok(ct_figures_plan(stats, CT_WANT_ALL, &figures, &n, &err));
     for (size_t i = 0; i < n; i++) {
         /* Of the single maps, which differ in their colours alone, two of each set are enough. */
-        bool single = figures[i].kind == CT_FIGURE_MAPS && figures[i].n_panels == 1;
-        singles += single;
+        singles += figures[i].single;
         size_t used = strlen(got);
         snprintf(got + used, sizeof got - used, "%s%s", i ? " " : "", figures[i].name);
-        if (!single || singles <= 2) check_figure(set, &figures[i]);
+        if (!figures[i].single || singles <= 2) check_figure(set, &figures[i]);
     }
     if (names) assert_string_equal(got, names);
     ct_figures_free(figures, n);
@@ -280,13 +279,14 @@ static void all_cells_failed_is_an_error_that_says_so(void **state)
     ct_stats *stats = begin();
     ct_figure *figures;
     size_t n;
-    assert_fails(ct_figures_plan(stats, &figures, &n, &err), CT_ERR_NOT_FOUND, "got none");
+    assert_fails(ct_figures_plan(stats, CT_WANT_ALL, &figures, &n, &err), CT_ERR_NOT_FOUND,
+                 "got none");
     ct_cell c = cell_make("a", 1, 250, 0, 0);
     c.status = CT_CELL_FAILED;
     c.error = "the needle is not in the prompt";
     assert_ok(ct_stats_add(stats, &c, &err));
     assert_ok(ct_stats_finish(stats, &err));
-    assert_fails(ct_figures_plan(stats, &figures, &n, &err), CT_ERR_VALUE,
+    assert_fails(ct_figures_plan(stats, CT_WANT_ALL, &figures, &n, &err), CT_ERR_VALUE,
                  "all 1 cells failed; the first: the needle is not in the prompt");
     ct_stats_free(stats);
 }
