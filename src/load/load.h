@@ -7,7 +7,7 @@
 #ifndef CT_LOAD_LOAD_H
 #define CT_LOAD_LOAD_H
 
-#include <jansson.h>
+#include "io/json.h" /* config fields are read with its getters */
 #include <stddef.h>
 #include <stdint.h>
 

@@ -1,0 +1,38 @@
+/* ref.h - the functions of the reference table, one by one; shapes and meaning are in op/op.h.
+ *
+ * Sums are kept in f64 in the order of the equation, so that a result is the exact one rounded once
+ * or nearly so. op/cpu takes a few of them where there is nothing to make faster.
+ */
+#ifndef CT_OP_REF_REF_H
+#define CT_OP_REF_REF_H
+
+#include "op/op.h"
+
+ct_status ct_ref_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                        const ct_matrix *w, const float *bias, bool accumulate,
+                        ct_err *err) CT_CHECK;
+ct_status ct_ref_block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                              const ct_matrix *w, int64_t blocks, const float *bias,
+                              ct_err *err) CT_CHECK;
+void ct_ref_embed(float *x, const int32_t *ids, int64_t tokens, const ct_matrix *table,
+                  float scale);
+void ct_ref_rms_norm(float *y, const float *x, int64_t tokens, int64_t width, const float *w,
+                     float eps, float offset);
+void ct_ref_gelu_mul(float *y, const float *a, const float *b, int64_t count);
+void ct_ref_mul(float *y, const float *a, const float *b, int64_t count);
+void ct_ref_add(float *y, const float *a, int64_t count);
+void ct_ref_soft_cap(float *x, int64_t count, float cap);
+void ct_ref_conv1d(float *y, const float *x, int64_t width, int64_t taps, const float *w,
+                   const float *bias, const ct_seg *segs, float *const *state, int64_t n_segs);
+void ct_ref_rg_lru(float *y, const float *x, const float *gate_x, const float *gate_a,
+                   const float *param, int64_t width, const ct_seg *segs, float *const *state,
+                   int64_t n_segs);
+void ct_ref_rope(float *x, int64_t heads, int64_t head_dim, int64_t rotary, float theta,
+                 const ct_seg *segs, int64_t n_segs);
+ct_status ct_ref_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err) CT_CHECK;
+void ct_ref_select_heads(uint8_t *keep, const float *score, const int32_t *k, int64_t tokens,
+                         int64_t heads);
+void ct_ref_mask_heads(float *x, const uint8_t *keep, int64_t tokens, int64_t heads,
+                       int64_t head_dim);
+
+#endif
