@@ -4,6 +4,8 @@
 
 #include "test.h"
 
+#include <stdbool.h>
+
 #include <cortado/engine.h>
 
 #include "base/rng.h"
@@ -14,10 +16,13 @@ typedef struct fixture {
     ct_session *session;
 } fixture;
 
+/* device: "ref", "cpu", or "cpu bf16" for products of activations rounded to bf16. */
 static inline void open_fixture(fixture *f, const char *device)
 {
     ct_err err = {0};
-    ct_model_options options = {.device = device, .compute = CT_CHOOSE_F32};
+    bool rounded = strcmp(device, "cpu bf16") == 0;
+    ct_model_options options = {.device = rounded ? "cpu" : device,
+                                .compute = rounded ? CT_CHOOSE_BF16 : CT_CHOOSE_F32};
     assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-griffin", &options, &f->model, &err));
     f->info = ct_model_get_info(f->model);
     assert_ok(ct_session_new(f->model, &f->session, &err));

@@ -236,8 +236,25 @@ static void the_tiny_model_is_described_as_it_is(void **state)
     ct_model_close(model);
 }
 
-/* ---- operations that a backend lacks ------------------------------------------------------------
- */
+static void an_operation_that_a_backend_lacks_is_named_when_a_model_is_opened(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_model *model = NULL;
+    assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-griffin", NULL, &model, &err));
+    assert_ok(ct_model_check_ops(model, &err));
+    const ct_ops *whole = model->ops;
+    ct_ops lacking = *whole;
+    model->ops = &lacking;
+    lacking.rg_lru = NULL;
+    assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED,
+                 "device cpu: operation rg_lru, which rglru needs, is missing there");
+    lacking = *whole;
+    lacking.soft_cap = NULL;
+    assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED, "operation soft_cap");
+    model->ops = whole;
+    ct_model_close(model);
+}
 
 static int make_folder(void **state)
 {
