@@ -384,7 +384,8 @@ static void the_studies_that_come_with_cortado_parse(void **state)
     assert_int_equal(g.n_cells, 9 * 100 + 9 * 25);
     ct_grid_clear(&g);
     ct_study_close(s);
-    assert_fails(ct_study_open("/no/such/study.yaml", &s, &err), CT_ERR_NOT_FOUND, "/no/such/study.yaml");
+    assert_fails(ct_study_open("/no/such/study.yaml", &s, &err), CT_ERR_NOT_FOUND,
+                 "/no/such/study.yaml");
 }
 
 int main(void)
