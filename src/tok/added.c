@@ -68,7 +68,8 @@ static ct_status read_token(ct_added *added, ct_scan object, const ct_vocab *voc
     enum { CONTENT, SINGLE, LEFT, RIGHT, NORMALIZED, SPECIAL, N };
     static const char *const names[] = {"content", "single_word", "lstrip",
                                         "rstrip",  "normalized",  "special"};
-    static const char word[] = "\\w";
+    /* \w of Rust's regex. */
+    static const char word[] = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]";
     ct_scan v[N];
     ct_status st = CT_OK;
     ct_added_token *token = &added->tokens[added->count++];
@@ -99,7 +100,7 @@ static ct_status read_token(ct_added *added, ct_scan object, const ct_vocab *voc
         goto done;
     }
     if (token->single_word && !added->word)
-        CT_TRY(ct_pattern_new_regex(word, 2, where, &added->word, err));
+        CT_TRY(ct_pattern_new_regex(word, sizeof word - 1, where, &added->word, err));
 done:
     return st;
 }

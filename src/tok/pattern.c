@@ -59,6 +59,27 @@ static ct_status differs(const char *where, const char *what, size_t n, ct_err *
                    where, (int)n, what);
 }
 
+/* \w, and what Oniguruma takes for it outside of brackets only. */
+#define WORD          "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define LATIN_NUMBERS "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+
+/* \p{...} at p: a general category or Alphabetic as it is; else a script, which PCRE2 would widen
+ * to its extensions. Other properties PCRE2 then refuses. */
+static ct_status translate_property(const char *p, const char *end, const char *where, ct_buf *out,
+                                    size_t *used, ct_err *err)
+{
+    const char *close = end - p > 2 && p[2] == '{' ? memchr(p, '}', (size_t)(end - p)) : NULL;
+    if (!close) return differs(where, p, 2, err);
+    const char *name = p + 3;
+    bool negated = name < close && *name == '^';
+    name += negated;
+    bool category = close - name == 1 || close - name == 2 ||
+                    (close - name == 10 && memcmp(name, "Alphabetic", 10) == 0);
+    *used = (size_t)(close + 1 - p);
+    return ct_buf_addf(out, err, "\\%c{%s%s%.*s}", p[1], negated ? "^" : "",
+                       category ? "" : "sc:", (int)(close - name), name);
+}
+
 /* One escape at p (a backslash) as PCRE2 reads it; *used is its length. */
 static ct_status translate_escape(const char *p, const char *end, bool in_class, const char *where,
                                   ct_buf *out, size_t *used, ct_err *err)
@@ -76,21 +97,13 @@ static ct_status translate_escape(const char *p, const char *end, bool in_class,
     case 'D':
         return ct_buf_adds(out, "\\P{Nd}", err);
     case 'w':
-        return ct_buf_adds(out,
-                           in_class ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
-                                    : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]",
-                           err);
+        return ct_buf_adds(out, in_class ? WORD : "[" WORD LATIN_NUMBERS "]", err);
     case 'W':
         if (in_class) return differs(where, p, 2, err);
-        return ct_buf_adds(out, "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]", err);
+        return ct_buf_adds(out, "[^" WORD LATIN_NUMBERS "]", err);
     case 'p':
-    case 'P': {
-        const char *close =
-            p[2 < end - p ? 2 : 1] == '{' ? memchr(p, '}', (size_t)(end - p)) : NULL;
-        if (!close) return differs(where, p, 2, err);
-        *used = (size_t)(close + 1 - p);
-        return ct_buf_add(out, p, *used, err);
-    }
+    case 'P':
+        return translate_property(p, end, where, out, used, err);
     case 'n':
     case 'r':
     case 't':
@@ -189,6 +202,10 @@ ct_status ct_pattern_new_regex(const char *text, size_t size, const char *where,
     uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
     pattern->code = pcre2_compile((PCRE2_SPTR)(source.data ? source.data : ""), source.size,
                                   options, &code, &offset, context);
+    if (!pattern->code && code == PCRE2_ERROR_HEAP_FAILED) {
+        st = ct_fail_memory(err, where, source.size);
+        goto done;
+    }
     if (!pattern->code) {
         unsigned char message[120] = "";
         pcre2_get_error_message(code, message, sizeof message);

@@ -1,8 +1,9 @@
 /* pattern.h - what Replace and Split look for: a string or a regular expression.
  *
- * Owns PCRE2 and the translation from Oniguruma's syntax, in which tokenizer.json's expressions are
- * written. What the two would read differently is refused, by name. A compiled pattern is
- * immutable; each search brings its own matcher.
+ * Characters' classes are those of Debian's PCRE2, which is at Unicode 14: later ones count as
+ * unassigned. Owns PCRE2 and the translation from Oniguruma's syntax, in which tokenizer.json's
+ * expressions are written. What the two would read differently is refused, by name. A compiled
+ * pattern is immutable; each search brings its own matcher.
  */
 #ifndef CT_TOK_PATTERN_H
 #define CT_TOK_PATTERN_H
