@@ -27,7 +27,7 @@ typedef ct_status (*ct_write_fn)(void *user, const char *bytes, size_t size, ct_
 
 typedef struct ct_study ct_study;
 
-/* Reads and checks a study file (docs/studies.md); all errors name its line. No model is needed. */
+/* Reads and checks a study file (docs/STUDIES.md); all errors name its line. No model is needed. */
 ct_status ct_study_open(const char *path, ct_study **out, ct_err *err) CT_CHECK;
 /* The same from bytes; `path` names them in errors and is where relative paths begin. */
 ct_status ct_study_parse_bytes(const char *bytes, size_t size, const char *path, ct_study **out,

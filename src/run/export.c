@@ -1,6 +1,6 @@
 /* export.c - a run's cells as CSV or JSON lines, for other programs.
  *
- * Owns the names and order of the exported columns (docs/studies.md lists them). Outcomes come
+ * Owns the names and order of the exported columns (docs/STUDIES.md lists them). Outcomes come
  * first; what differs from run to run of the same study (times) comes last, so that the rest can be
  * compared byte by byte.
  */

@@ -1,4 +1,4 @@
-/* study.c - reads a study file against its schema. See study.h; the keys: docs/studies.md.
+/* study.c - reads a study file against its schema. See study.h; the keys: docs/STUDIES.md.
  *
  * The order of work: bytes to tree (io/yaml.h), tree to numbers and words with every value checked,
  * the number of cells from the counts alone, and only then the lists themselves, so that a grid of

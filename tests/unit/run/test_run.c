@@ -1,12 +1,11 @@
 /* test_run.c - studies run on the small golden model: sharing, resuming, failing, exporting.
  *
- * The model is tests/golden/tiny-griffin (random weights, 97 tokens, 3 heads) with a tokenizer of
- * one token a character. Its answers mean nothing; that they are the same however the work was
- * arranged is what is tested.
+ * The model is tests/golden/tiny-griffin (random weights, 97 tokens, 3 heads) with the tokenizer
+ * of tests/data/letters, one token a character. Its answers mean nothing; that they are the same
+ * however the work was arranged is what is tested.
  */
 #include "test.h"
 
-#include <jansson.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -14,7 +13,8 @@
 #include "run/study.h"
 #include "store/store.h"
 
-#define TINY CT_SOURCE_DIR "/tests/golden/tiny-griffin"
+#define TINY    CT_SOURCE_DIR "/tests/golden/tiny-griffin"
+#define LETTERS CT_SOURCE_DIR "/tests/data/letters/tokenizer.json"
 
 static char dir[64]; /* holds model/, essay.txt and the runs */
 
@@ -35,37 +35,6 @@ static void write_file(const char *name, const char *text)
     fclose(f);
 }
 
-/* tokenizer.json: <pad> <eos> <bos> <unk>, newline, and 92 characters of ASCII. */
-static void write_tokenizer(void)
-{
-    ct_err err = {0};
-    ct_buf buf = {0};
-    json_t *vocab = json_object(), *root;
-    static const char *const specials[] = {"<pad>", "<eos>", "<bos>", "<unk>", "\n"};
-    int id = 0;
-    for (; id < 5; id++) json_object_set_new(vocab, specials[id], json_integer(id));
-    for (char c = ' '; id < 97; c++) {
-        const char word[2] = {c, 0};
-        json_object_set_new(vocab, word, json_integer(id++));
-    }
-    root = json_pack("{s:s, s:[], s:n, s:n, s:n, s:{s:s}, s:{s:s, s:s, s:o, s:[]}}", "version",
-                     "1.0", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
-                     "decoder", "type", "Fuse", "model", "type", "BPE", "unk_token", "<unk>",
-                     "vocab", vocab, "merges");
-    assert_non_null(root);
-    json_t *added = json_object_get(root, "added_tokens");
-    for (int i = 0; i < 4; i++)
-        json_array_append_new(added, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", i,
-                                               "content", specials[i], "single_word", 0, "lstrip",
-                                               0, "rstrip", 0, "normalized", 0, "special", 1));
-    char *text = json_dumps(root, 0);
-    assert_ok(ct_buf_adds(&buf, text, &err));
-    write_file("model/tokenizer.json", buf.data);
-    free(text);
-    json_decref(root);
-    ct_buf_clear(&buf);
-}
-
 static int make_folder(void **state)
 {
     (void)state;
@@ -74,7 +43,7 @@ static int make_folder(void **state)
     if (!mkdtemp(dir) || mkdir(path_of("model"), 0777) != 0) return -1;
     if (symlink(TINY "/config.json", path_of("model/config.json")) != 0) return -1;
     if (symlink(TINY "/model.safetensors", path_of("model/model.safetensors")) != 0) return -1;
-    write_tokenizer();
+    if (symlink(LETTERS, path_of("model/tokenizer.json")) != 0) return -1;
     ct_buf essay = {0};
     for (int i = 0; i < 40; i++)
         if (ct_buf_addf(&essay, NULL, "Sentence %d tells of tea, rain and 'quoted' ships. ", i))
