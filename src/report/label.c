@@ -59,7 +59,7 @@ static const char *metric_text(const ct_stats_version *v)
 {
     if (same(v->metric, "entropy-inverted")) return "inverted entropy";
     if (same(v->metric, "random")) return "random heads";
-    if (same(v->metric, "l2")) return "l2 norm";
+    if (same(v->metric, "l2")) return "L2 norm";
     return v->metric;
 }
 
