@@ -13,7 +13,7 @@
 
 #define M CT_FIGURE_MARGIN
 
-enum { Y_LABELS = 40, X_LABELS = 14, TITLE = 14, GAP_X = 9, GAP_Y = 12 };
+enum { Y_LABELS = 40, X_LABELS = 14, TITLE = 14, GAP_X = 12, GAP_Y = 12 };
 
 static const ct_ink HATCH = {0x8A8A8A, 1}, EMPTY = {0xF1F1F1, 1}, WINDOW = {0x1A1A1A, 1};
 
@@ -138,12 +138,14 @@ static ct_status side_draw(ct_canvas *canvas, const int64_t *values, size_t n, c
             st = CT_ERR_MEMORY;
             goto done;
         }
-        /* Labels at the ends stay under their map: the next map's begin beside it. */
+        /* Labels at the ends stay under their map, or nearly: the next map's begin beside it. */
         ct_box box = ct_canvas_measure(canvas, &style, at[i].x, at[i].y, texts[i]);
+        const double over = GAP_X / 4.0;
         if (!depths && box.width < area.width)
-            at[i].x += fmax(0, area.x - box.x) - fmax(0, box.x + box.width - area.x - area.width);
+            at[i].x += fmax(0, area.x - over - box.x) -
+                       fmax(0, box.x + box.width - area.x - area.width - over);
     }
-    ct_axis_labels(canvas, &style, at, texts, n, 2.5);
+    ct_axis_labels(canvas, &style, at, texts, n, depths ? 2.5 : 4);
 done:
     for (size_t i = 0; texts && i < n; i++) free(texts[i]);
     free(texts);
