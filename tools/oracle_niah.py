@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The needle-in-a-haystack golden of tests/unit/task/niah, made with the `tokenizers` library.
 
-    tools/oracle_niah.py            writes tokenizer.json and golden.jsonl into that folder
+    tools/oracle_niah.py            writes the tokenizer and golden.jsonl into that folder
 
 The tokenizer is a small one of Gemma's kind (blanks as U+2581, no pre-tokenizer, byte fallback,
 BOS), trained on the project's own haystack. The builder below is written from the description in
@@ -43,6 +43,7 @@ def make_tokenizer(path):
                  {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}}}
     path.write_text(json.dumps(data, separators=(",", ":")))
+    path.with_name("tokenizer_config.json").write_text('{"bos_token":"<bos>","eos_token":"<eos>"}')
     return Tokenizer.from_file(str(path))
 
 
@@ -83,11 +84,15 @@ def spans(tok, prompt, needle):
     while start >= 0:
         stop = start + len(core)
         hit = [i for i, (b, e) in enumerate(fed.offsets) if b < stop and e > start and b < e]
-        found.append([hit[0], hit[-1] + 1])
+        if found and found[-1][1] > hit[0]:  # copies that share a token are one span
+            found[-1][1] = hit[-1] + 1
+        else:
+            found.append([hit[0], hit[-1] + 1])
         start = prompt.find(core, stop)
     ids = tok.encode(prompt, add_special_tokens=False).ids
     part = tok.encode(needle, add_special_tokens=False).ids[1:-1]
-    match = next((i for i in range(len(ids) - len(part) + 1) if ids[i:i + len(part)] == part), None)
+    match = next((i for i in range(len(ids) - len(part) + 1) if part and ids[i:i + len(part)] == part),
+                 None)
     return fed.ids, found, match if match is None else [match, match + len(part)]
 
 
@@ -106,6 +111,8 @@ def main():
                  (essays, "4471", "base", True, 1, [(63, 44), (64, 100), (65, 78)]),
                  (short, "\u00a0Caf\u00e9 \U0001f95e: 12 \u20ac.\u3000", "base", False, 0,
                   [(65, 0), (66, 50), (67, 65), (68, 66), (69, 67), (300, 90), (301, 100)]),
+                 # The cut moves through characters of several byte tokens.
+                 (short, "e", "base", False, 0, [(n, 100) for n in range(12, 31)]),
              ) for length, depth in grid]
     with open(OUT / "golden.jsonl", "w", encoding="ascii") as out:
         for case in cases:

@@ -7,7 +7,7 @@
 #include "cli/common.h"
 #include "cli/verbs.h"
 #include "io/file.h"
-#include "report/report.h"
+#include <cortado/report.h>
 
 static int run_report(const ct_args *args)
 {

@@ -10,7 +10,7 @@
 #include "cli/progress.h"
 #include "cli/verbs.h"
 #include "io/file.h"
-#include "report/report.h"
+#include <cortado/report.h>
 
 /* The first signal asks the run to stop; a second one ends the process as it would without us. */
 static volatile sig_atomic_t stop_requested;

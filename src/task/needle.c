@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "task/niah_internal.h"
 #include "task/text.h"
+#include "tok/tok.h"
 
 /* Ids as fed with their places in the text. */
 typedef struct fed_ids {
@@ -17,7 +18,9 @@ typedef struct fed_ids {
 static ct_status fed_init(const ct_tokenizer *tokenizer, const char *text, size_t size,
                           fed_ids *out, ct_err *err)
 {
-    return ct_tokenizer_encode_offsets(tokenizer, text, size, true, &out->ids, &out->begin,
+    /* A chat template that begins with BOS brings its own. */
+    bool special = ct_tokenizer_wants_special(tokenizer, text, size);
+    return ct_tokenizer_encode_offsets(tokenizer, text, size, special, &out->ids, &out->begin,
                                        &out->end, &out->count, err);
 }
 
@@ -90,7 +93,8 @@ static ct_status find_by_text(const fed_ids *fed, const char *text, size_t size,
 }
 
 /* The first exact match of the needle's ids without their first and last one in the text's ids, BOS
- * counted in neither: with BOS the span is one too small, as in the published code. No match: none.
+ * counted in neither: the span is one too small in ids with BOS, as in the published code. No
+ * match: none.
  */
 static ct_status find_by_ids(const ct_tokenizer *tokenizer, const char *text, size_t size,
                              const char *needle, ct_span **spans, size_t *n_spans, ct_err *err)
@@ -99,11 +103,12 @@ static ct_status find_by_ids(const ct_tokenizer *tokenizer, const char *text, si
     int32_t *ids = NULL, *part = NULL;
     size_t n_ids, n_part;
     CT_TRY(ct_tokenizer_encode(tokenizer, text, size, false, &ids, &n_ids, err));
+    size_t bos = n_ids && ids[0] == ct_tokenizer_bos(tokenizer); /* of a chat template */
     CT_TRY(ct_tokenizer_encode(tokenizer, needle, strlen(needle), false, &part, &n_part, err));
     if (n_part < 3) goto done;
     size_t n = n_part - 2;
-    for (size_t i = 0; i + n <= n_ids; i++)
-        if (memcmp(ids + i, part + 1, n * sizeof *ids) == 0) {
+    for (size_t i = 0; i + n <= n_ids - bos; i++)
+        if (memcmp(ids + bos + i, part + 1, n * sizeof *ids) == 0) {
             ct_span *span = malloc(sizeof *span);
             if (!span) {
                 st = ct_fail_memory(err, "needle span", sizeof *span);

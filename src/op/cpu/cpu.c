@@ -1,45 +1,46 @@
-/* cpu.c - the CPU table. For now the reference's loops under the CPU's name, except the products.
- */
-#include "op/ref/ref.h"
+/* cpu.c - chooses the table for this machine. */
+#include "op/cpu/cpu.h"
 
-static const char *class_name(void)
+#include <omp.h>
+
+size_t ct_attn_scratch_floats(int64_t head_dim)
 {
-    return "cpu-generic";
+    enum { LANES = 16, SUMS = 5 * LANES }; /* of the widest vectors; pair_sums is 5 of them */
+    size_t dim = (size_t)(head_dim + LANES - 1) / LANES * LANES;
+    /* sums, q, score, value of the pairs; keys transposed; values padded */
+    return CT_ATTN_TILE * (SUMS + dim + CT_KV_BLOCK + dim) + 2 * CT_KV_BLOCK * dim;
 }
 
-static ct_compute choose_compute(ct_dtype stored)
-{
-    (void)stored;
-    return CT_COMPUTE_F32;
-}
-
-static size_t scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, int64_t heads,
+size_t ct_cpu_scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, int64_t heads,
                             int64_t head_dim)
 {
-    return ct_ops_ref()->scratch_bytes(tokens, max_rows, max_cols, heads, head_dim);
+    (void)max_rows;
+    (void)heads;
+    size_t attention =
+        (size_t)omp_get_max_threads() * ct_attn_scratch_floats(head_dim) * sizeof(float) + 64;
+    /* Activations rounded to bf16: kept as f32, or packed in tiles of 32 x 32 for AMX. */
+    size_t rounded = (size_t)(tokens + 31) * (size_t)(max_cols + 31) * sizeof(float) + 64;
+    return attention > rounded ? attention : rounded;
+}
+
+int ct_ops_cpu_all(const ct_ops *out[4])
+{
+    int count = 0;
+    out[count++] = ct_ops_cpu_generic();
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
+        out[count++] = ct_ops_cpu_avx2();
+    if (count == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        out[count++] = ct_ops_cpu_avx512();
+#endif
+    return count;
 }
 
 const ct_ops *ct_ops_cpu(void)
 {
-    static const ct_ops ops = {
-        .name = "cpu",
-        .class_name = class_name,
-        .choose_compute = choose_compute,
-        .scratch_bytes = scratch_bytes,
-        .matmul = ct_ref_matmul,
-        .block_matmul = ct_ref_block_matmul,
-        .embed = ct_ref_embed,
-        .rms_norm = ct_ref_rms_norm,
-        .gelu_mul = ct_ref_gelu_mul,
-        .mul = ct_ref_mul,
-        .add = ct_ref_add,
-        .soft_cap = ct_ref_soft_cap,
-        .conv1d = ct_ref_conv1d,
-        .rg_lru = ct_ref_rg_lru,
-        .rope = ct_ref_rope,
-        .attention = ct_ref_attention,
-        .select_heads = ct_ref_select_heads,
-        .mask_heads = ct_ref_mask_heads,
-    };
-    return &ops;
+    const ct_ops *all[4];
+    return all[ct_ops_cpu_all(all) - 1];
 }

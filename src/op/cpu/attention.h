@@ -1,0 +1,342 @@
+/* attention.h - fused attention: one pass over the keys with online softmax, entropy and l2, and
+ * the weight edits inside. Part of cpu_<isa>.c, see vec.h.
+ *
+ * A task is one tile: up to CT_TILE (token, head) pairs of one row that share a kv head. It walks
+ * over the key blocks in ascending order; each block is transposed once and meets all pairs. Every
+ * pair's sums run over keys in ascending order, block by block at absolute positions, and a block
+ * that a pair does not see leaves no trace in it: so a pair's bits depend neither on the tile nor
+ * on the batch nor on how the prompt was cut, and one decoded token equals the same token in a
+ * prefill.
+ *
+ * With scores in base 2 (s = q k scale log2 e), m their maximum, and
+ *   l = sum 2^(s-m),  t = sum 2^(s-m) (s-m),  z = sum 2^(2(s-m)),
+ * entropy = log2 l - t/l bits and l2 = sqrt(z)/l. When m grows by g: l and the values are
+ * scaled by a = 2^-g, z by a^2, and t becomes a (t - g l).
+ */
+#ifndef CT_OP_CPU_ATTENTION_H
+#define CT_OP_CPU_ATTENTION_H
+
+#include <omp.h>
+
+#include "base/err.h"
+#include "op/cpu/cpu.h"
+#include "op/cpu/gemm.h"
+#include "op/cpu/kernels.h"
+
+enum { CT_TILE = CT_ATTN_TILE };
+
+/* What a tile keeps of each pair, beside the values. Sums are kept per lane and reduced at the end.
+ */
+typedef struct pair_sums {
+    vf l, t, z, marked; /* marked: the part of l in marked positions */
+    float m;
+} pair_sums;
+
+typedef struct attn_tile {
+    const ct_attn_args *args;
+    const ct_attn_row *row;
+    int64_t first_token, tokens;               /* of the row */
+    int64_t kv_head, first_head, heads, pairs; /* pair = token * heads + head */
+    float *q, *score, *value, *kt, *vt;        /* see ct_attn_scratch_floats */
+    int64_t value_width;                       /* D rounded up to whole vectors */
+    pair_sums *sums;
+} attn_tile;
+
+/* Bits 64b .. 64b+63 of a row's marks. */
+CT_INLINE uint64_t marked_bits(const ct_attn_row *row, int64_t block)
+{
+    uint64_t bits = 0;
+    int64_t base = block * CT_KV_BLOCK, end = row->marked_count - base;
+    for (int64_t s = 0; s < CT_KV_BLOCK && s < end; s++)
+        bits |= (uint64_t)(row->marked[base + s] != 0) << s;
+    return bits;
+}
+
+/* The first position that a query sees. */
+CT_INLINE int64_t window_begin(const ct_attn_row *row, int64_t position)
+{
+    return row->window < 0 || row->window > position ? 0 : position - row->window;
+}
+
+/* The part [*begin, *end) of a block, 0 .. 64, that a token of the tile sees; maybe empty. */
+CT_INLINE void visible(const attn_tile *tile, int64_t token, int64_t block, int64_t *begin,
+                       int64_t *end)
+{
+    int64_t position = tile->row->seg.position + tile->first_token + token;
+    int64_t base = block * CT_KV_BLOCK, from = window_begin(tile->row, position) - base;
+    int64_t to = position + 1 - base;
+    *begin = from < 0 ? 0 : from > CT_KV_BLOCK ? CT_KV_BLOCK : from;
+    *end = to < *begin ? *begin : to > CT_KV_BLOCK ? CT_KV_BLOCK : to;
+}
+
+/* kt[d][s] = k[s][d]: scores of one query then lie side by side. */
+CT_INLINE void transpose_keys(float *kt, const float *k, int64_t stride, int64_t dim)
+{
+    int64_t d = 0;
+    for (; d + VL <= dim; d += VL)
+        for (int64_t s = 0; s < CT_KV_BLOCK; s += VL) {
+            vf r[VL];
+            CT_UNROLL
+            for (int i = 0; i < VL; i++) r[i] = v_load(k + (s + i) * stride + d);
+            v_transpose(r);
+            CT_UNROLL
+            for (int i = 0; i < VL; i++) v_store(kt + (d + i) * CT_KV_BLOCK + s, r[i]);
+        }
+    for (; d < dim; d++)
+        for (int64_t s = 0; s < CT_KV_BLOCK; s++) kt[d * CT_KV_BLOCK + s] = k[s * stride + d];
+}
+
+/* Which of the weights 2^(s-m) go into the values. */
+typedef struct edit_bits {
+    ct_weights_mode mode;
+    uint64_t marked;
+} edit_bits;
+
+/* Moves one pair's sums over a block: scores become the weights that meet the values, and the
+ * values are rescaled if the maximum grew. `seen` has a bit for each visible key, at least one. */
+CT_INLINE void softmax_block(pair_sums *sums, float *score, float *value, int64_t value_width,
+                             uint64_t seen, edit_bits edit)
+{
+    enum { N = CT_KV_BLOCK / VL };
+    vf s[N], high = v_set1(-FLT_MAX);
+    bool whole = seen == UINT64_MAX;
+    for (int i = 0; i < N; i++) {
+        s[i] = v_load(score + i * VL);
+        /* A masked score becomes the old maximum: it cannot raise it, nor overflow below. */
+        if (!whole) s[i] = v_select(v_mask((uint32_t)(seen >> i * VL)), s[i], v_set1(sums->m));
+        high = v_max(high, s[i]);
+    }
+    float block_max = v_max_lane(high), old = sums->m;
+    float m = block_max > old ? block_max : old;
+    if (m > old) {
+        float grown = old - m > -200 ? old - m : -200; /* 2^-200 is 0 already */
+        vf a = v_exp2(v_set1(grown));
+        sums->t = a * v_fma(v_set1(grown), sums->l, sums->t);
+        sums->l = a * sums->l;
+        sums->z = a * a * sums->z;
+        sums->marked = a * sums->marked;
+        sums->m = m;
+        if (edit.mode != CT_WEIGHTS_BINARY && edit.mode != CT_WEIGHTS_NULL)
+            for (int64_t d = 0; d < value_width; d += VL) v_store(value + d, v_load(value + d) * a);
+    }
+    vf l = v_set1(0), t = v_set1(0), z = v_set1(0), in = v_set1(0);
+    for (int i = 0; i < N; i++) {
+        vf below = s[i] - m, e = v_exp2(below);
+        if (!whole) e = v_keep(v_mask((uint32_t)(seen >> i * VL)), e);
+        l = l + e;
+        t = v_fma(e, below, t);
+        z = v_fma(e, e, z);
+        if (edit.mode != CT_WEIGHTS_KEEP) {
+            vi marked = v_mask((uint32_t)((edit.marked & seen) >> i * VL));
+            vf kept = v_keep(marked, e);
+            in = in + kept;
+            if (edit.mode == CT_WEIGHTS_ONLY) e = kept;
+            else if (edit.mode == CT_WEIGHTS_OMIT) e = v_keep(~marked, e);
+            else e = v_keep(marked, v_set1(1)); /* BINARY: a plain sum, weighted at the end */
+        }
+        v_store(score + i * VL, e);
+    }
+    sums->l = sums->l + l;
+    sums->t = sums->t + t;
+    sums->z = sums->z + z;
+    sums->marked = sums->marked + in;
+}
+
+/* value[pair] += sum over keys [begin, end) of the block of weight[pair] v. */
+CT_INLINE void add_values(const attn_tile *tile, int64_t pair, int64_t pairs, const float *v,
+                          int64_t stride, int64_t begin, int64_t end)
+{
+    if (begin < end)
+        gemm(pairs, tile->value_width, end - begin, tile->score + pair * CT_KV_BLOCK + begin,
+             CT_KV_BLOCK, v + begin * stride, CT_F32, stride,
+             tile->value + pair * tile->value_width, tile->value_width, true);
+}
+
+/* Values of all pairs. A key that a token does not see is left out of its sum, not multiplied by 0:
+ * its memory may hold anything. Where the tokens of the tile see different parts of the block, the
+ * part common to all is done together, and each token's rest before and after it. */
+static void accumulate_block(const attn_tile *tile, int64_t block, const float *v, int64_t stride)
+{
+    int64_t from = 0, to = CT_KV_BLOCK, begin, end;
+    for (int64_t t = 0; t < tile->tokens; t++) {
+        visible(tile, t, block, &begin, &end);
+        if (begin > from) from = begin;
+        if (end < to) to = end;
+    }
+    if (from < to) {
+        for (int64_t t = 0; t < tile->tokens; t++) {
+            visible(tile, t, block, &begin, &end);
+            add_values(tile, t * tile->heads, tile->heads, v, stride, begin, from);
+        }
+        add_values(tile, 0, tile->pairs, v, stride, from, to);
+        for (int64_t t = 0; t < tile->tokens; t++) {
+            visible(tile, t, block, &begin, &end);
+            add_values(tile, t * tile->heads, tile->heads, v, stride, to, end);
+        }
+    } else {
+        for (int64_t t = 0; t < tile->tokens; t++) {
+            visible(tile, t, block, &begin, &end);
+            add_values(tile, t * tile->heads, tile->heads, v, stride, begin, end);
+        }
+    }
+}
+
+static void attend_block(const attn_tile *tile, int64_t block)
+{
+    const ct_attn_args *args = tile->args;
+    const ct_attn_row *row = tile->row;
+    int64_t dim = args->head_dim, stride = args->kv_heads * dim, width = tile->value_width;
+    edit_bits edit = {row->edit, 0};
+    if (row->edit != CT_WEIGHTS_KEEP && row->edit != CT_WEIGHTS_NULL)
+        edit.marked = marked_bits(row, block);
+
+    transpose_keys(tile->kt, row->k[block] + tile->kv_head * dim, stride, dim);
+    gemm(tile->pairs, CT_KV_BLOCK, dim, tile->q, dim, tile->kt, CT_F32, CT_KV_BLOCK, tile->score,
+         CT_KV_BLOCK, false);
+    for (int64_t p = 0; p < tile->pairs; p++) {
+        int64_t begin, end;
+        visible(tile, p / tile->heads, block, &begin, &end);
+        if (begin == end) continue;
+        uint64_t seen = UINT64_MAX >> (CT_KV_BLOCK - end) & UINT64_MAX << begin;
+        softmax_block(&tile->sums[p], tile->score + p * CT_KV_BLOCK, tile->value + p * width, width,
+                      seen, edit);
+    }
+    if (row->edit == CT_WEIGHTS_NULL) return;
+    const float *v = row->v[block] + tile->kv_head * dim;
+    if (width != dim) { /* rows of whole vectors */
+        for (int64_t s = 0; s < CT_KV_BLOCK; s++)
+            memcpy(tile->vt + s * width, v + s * stride, (size_t)dim * sizeof *v);
+        accumulate_block(tile, block, tile->vt, width);
+    } else {
+        accumulate_block(tile, block, v, stride);
+    }
+}
+
+/* Marked positions that a query sees. */
+CT_INLINE int64_t count_marked(const ct_attn_row *row, int64_t position)
+{
+    int64_t count = 0, end = min_i64(position + 1, row->marked_count);
+    for (int64_t s = window_begin(row, position); s < end; s++) count += row->marked[s] != 0;
+    return count;
+}
+
+static void finish_tile(const attn_tile *tile)
+{
+    const ct_attn_args *args = tile->args;
+    int64_t dim = args->head_dim;
+    for (int64_t token = 0; token < tile->tokens; token++) {
+        int64_t position = tile->row->seg.position + tile->first_token + token, marked = 0;
+        if (tile->row->edit == CT_WEIGHTS_BINARY) marked = count_marked(tile->row, position);
+        for (int64_t h = 0; h < tile->heads; h++) {
+            int64_t p = token * tile->heads + h;
+            int64_t at = (tile->row->seg.first + tile->first_token + token) * args->heads +
+                         tile->first_head + h;
+            const pair_sums *sums = &tile->sums[p];
+            double l = v_sum_f64(sums->l);
+            double scale = 1 / l;
+            if (tile->row->edit == CT_WEIGHTS_BINARY)
+                scale = marked ? v_sum_f64(sums->marked) / (l * (double)marked) : 0;
+            if (args->entropy_bits)
+                args->entropy_bits[at] = (float)fmax(0, log2(l) - v_sum_f64(sums->t) / l);
+            if (args->l2) args->l2[at] = (float)(sqrt(v_sum_f64(sums->z)) / l);
+            for (int64_t d = 0; d < dim; d += VL) {
+                vf v = v_load(tile->value + p * tile->value_width + d) * (float)scale;
+                v_store_part(args->out + at * dim + d, v, min_i64(VL, dim - d));
+            }
+        }
+    }
+}
+
+static void attend_tile(attn_tile *tile)
+{
+    const ct_attn_args *args = tile->args;
+    const ct_seg *seg = &tile->row->seg;
+    int64_t dim = args->head_dim;
+    float scale = args->scale * 1.44269504088896f;
+    for (int64_t token = 0; token < tile->tokens; token++)
+        for (int64_t h = 0; h < tile->heads; h++) {
+            int64_t p = token * tile->heads + h;
+            const float *q = args->q + ((seg->first + tile->first_token + token) * args->heads +
+                                        tile->first_head + h) *
+                                           dim;
+            for (int64_t d = 0; d < dim; d++) tile->q[p * dim + d] = q[d] * scale;
+            tile->sums[p] = (pair_sums){.m = -1e30f};
+        }
+    memset(tile->value, 0, (size_t)(tile->pairs * tile->value_width) * sizeof *tile->value);
+    if (tile->value_width != dim)
+        memset(tile->vt, 0, (size_t)(CT_KV_BLOCK * tile->value_width) * sizeof *tile->vt);
+
+    int64_t first = seg->position + tile->first_token, last = first + tile->tokens - 1;
+    for (int64_t b = window_begin(tile->row, first) / CT_KV_BLOCK; b <= last / CT_KV_BLOCK; b++)
+        attend_block(tile, b);
+    finish_tile(tile);
+}
+
+/* Tiles of a call: heads of a kv head in groups of at most CT_TILE, tokens to fill the tile. */
+typedef struct attn_tiling {
+    int64_t group_heads, groups, tile_tokens;
+} attn_tiling;
+
+static attn_tiling tiling_of(const ct_attn_args *args)
+{
+    int64_t shared = args->heads / args->kv_heads, heads = min_i64(shared, CT_TILE);
+    return (attn_tiling){heads, (shared + heads - 1) / heads, CT_TILE / heads};
+}
+
+static int64_t row_tiles(const ct_attn_args *args, const attn_tiling *tiling, int64_t count)
+{
+    return (count + tiling->tile_tokens - 1) / tiling->tile_tokens * tiling->groups *
+           args->kv_heads;
+}
+
+/* Tile number `index` of the call, in the order row, tokens, kv head, group. */
+static attn_tile tile_at(const ct_attn_args *args, const attn_tiling *tiling, int64_t index)
+{
+    const ct_attn_row *row = args->rows;
+    for (int64_t tiles; index >= (tiles = row_tiles(args, tiling, row->seg.count)); row++)
+        index -= tiles;
+    int64_t shared = args->heads / args->kv_heads;
+    int64_t group = index % tiling->groups, kv_head = index / tiling->groups % args->kv_heads;
+    attn_tile tile = {.args = args, .row = row, .kv_head = kv_head};
+    tile.first_token = index / tiling->groups / args->kv_heads * tiling->tile_tokens;
+    tile.tokens = min_i64(tiling->tile_tokens, row->seg.count - tile.first_token);
+    tile.first_head = kv_head * shared + group * tiling->group_heads;
+    tile.heads = min_i64(tiling->group_heads, shared - group * tiling->group_heads);
+    tile.pairs = tile.tokens * tile.heads;
+    return tile;
+}
+
+static ct_status attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+{
+    int64_t dim = args->head_dim, width = (dim + VL - 1) / VL * VL;
+    size_t floats = ct_attn_scratch_floats(dim);
+    uintptr_t start = ((uintptr_t)ctx->scratch + 63) & ~(uintptr_t)63;
+    size_t lost = start - (uintptr_t)ctx->scratch;
+    size_t room = ctx->scratch_bytes > lost ? (ctx->scratch_bytes - lost) / (floats * 4) : 0;
+    if (room == 0)
+        return ct_fail(err, CT_ERR_LIMIT, "attention: expected %zu bytes of scratch, got %zu",
+                       floats * 4 + 64, ctx->scratch_bytes);
+    attn_tiling tiling = tiling_of(args);
+    int64_t tiles = 0;
+    for (int64_t r = 0; r < args->n_rows; r++)
+        tiles += row_tiles(args, &tiling, args->rows[r].seg.count);
+    int threads = (int)min_i64(min_i64(omp_get_max_threads(), (int64_t)room), tiles);
+    if (threads < 1) return CT_OK;
+
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < tiles; i++) {
+        attn_tile tile = tile_at(args, &tiling, i);
+        float *at = (float *)start + (size_t)omp_get_thread_num() * floats;
+        tile.value_width = width;
+        tile.sums = (pair_sums *)(void *)at, at += CT_TILE * sizeof(pair_sums) / sizeof(float);
+        tile.q = at, at += CT_TILE * dim;
+        tile.score = at, at += CT_TILE * CT_KV_BLOCK;
+        tile.value = at, at += CT_TILE * width;
+        tile.kt = at, at += CT_KV_BLOCK * dim;
+        tile.vt = at;
+        attend_tile(&tile);
+    }
+    return CT_OK;
+}
+
+#endif

@@ -1,0 +1,32 @@
+/* cpu.h - what the files of op/cpu share: one table for each instruction set, and their scratch.
+ *
+ * cpu_generic.c, cpu_avx2.c and cpu_avx512.c are the same source (table.h) compiled three times;
+ * cpu_amx.c is the third with another product. cpu.c chooses among them. The tests run all that the
+ * machine has.
+ */
+#ifndef CT_OP_CPU_CPU_H
+#define CT_OP_CPU_CPU_H
+
+#include "op/op.h"
+
+enum {
+    CT_ATTN_TILE = 48,                 /* (token, head) pairs that an attention task works on */
+    CT_PARALLEL_PRODUCTS = 128 * 1024, /* multiplications from which a product uses all threads */
+};
+
+const ct_ops *ct_ops_cpu_generic(void);
+/* NULL where the program was not built for x86-64; the caller checks what the CPU has. */
+const ct_ops *ct_ops_cpu_avx2(void);
+const ct_ops *ct_ops_cpu_avx512(void);
+const ct_ops *ct_ops_cpu_amx(void);
+
+/* The tables that this machine can run, slowest first; returns how many. */
+int ct_ops_cpu_all(const ct_ops *out[4]);
+
+/* Floats of scratch that one thread of attention needs; a multiple of 16. */
+size_t ct_attn_scratch_floats(int64_t head_dim);
+/* ct_ops.scratch_bytes of all of these tables. */
+size_t ct_cpu_scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, int64_t heads,
+                            int64_t head_dim);
+
+#endif

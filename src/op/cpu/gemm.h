@@ -1,0 +1,69 @@
+/* gemm.h - the register tile that attention and the block-diagonal product share.
+ *
+ * c[m][n] (+)= sum_k a[m][k] b[k][n], k ascending, one fused multiply-add after another in every
+ * element: an element has the same bits in a tile of any shape. Part of cpu_<isa>.c, see vec.h.
+ */
+#ifndef CT_OP_CPU_GEMM_H
+#define CT_OP_CPU_GEMM_H
+
+#include "op/cpu/vec.h"
+
+/* Rows m in 0 .. MR-1 and NV vectors of columns, both constants after inlining. */
+CT_INLINE void gemm_tile(int MR, int NV, int64_t depth, const float *a, int64_t lda, const void *b,
+                         ct_dtype dtype, int64_t ldb, int64_t column, float *c, int64_t ldc,
+                         bool accumulate)
+{
+    vf acc[12][2];
+    CT_UNROLL
+    for (int m = 0; m < MR; m++) CT_UNROLL
+    for (int v = 0; v < NV; v++) acc[m][v] = accumulate ? v_load(c + m * ldc + v * VL) : v_set1(0);
+    for (int64_t k = 0; k < depth; k++) {
+        vf bk[2];
+        CT_UNROLL
+        for (int v = 0; v < NV; v++) bk[v] = v_load_as(b, dtype, k * ldb + column + v * VL);
+        CT_UNROLL
+        for (int m = 0; m < MR; m++) {
+            vf am = v_set1(a[m * lda + k]);
+            CT_UNROLL
+            for (int v = 0; v < NV; v++) acc[m][v] = v_fma(am, bk[v], acc[m][v]);
+        }
+    }
+    CT_UNROLL
+    for (int m = 0; m < MR; m++) CT_UNROLL
+    for (int v = 0; v < NV; v++) v_store(c + m * ldc + v * VL, acc[m][v]);
+}
+
+/* All rows for NV vectors of columns. 12 x 2 tiles fill AVX-512's 32 registers, 6 x 2 fill 16. */
+CT_INLINE void gemm_columns(int NV, int64_t rows, int64_t depth, const float *a, int64_t lda,
+                            const void *b, ct_dtype dtype, int64_t ldb, int64_t column, float *c,
+                            int64_t ldc, bool accumulate)
+{
+    int64_t m = 0;
+#define CT_ROWS(MR)                                                                                \
+    for (; rows - m >= MR; m += MR)                                                                \
+    gemm_tile(MR, NV, depth, a + m * lda, lda, b, dtype, ldb, column, c + m * ldc, ldc, accumulate)
+#if VL == 16
+    CT_ROWS(12);
+    CT_ROWS(8);
+#else
+    CT_ROWS(6);
+#endif
+    CT_ROWS(4);
+    CT_ROWS(2);
+    CT_ROWS(1);
+#undef CT_ROWS
+}
+
+/* columns is a multiple of VL. */
+CT_INLINE void gemm(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t lda,
+                    const void *b, ct_dtype dtype, int64_t ldb, float *c, int64_t ldc,
+                    bool accumulate)
+{
+    int64_t n = 0;
+    for (; columns - n >= 2 * VL; n += 2 * VL)
+        gemm_columns(2, rows, depth, a, lda, b, dtype, ldb, n, c + n, ldc, accumulate);
+    for (; columns - n >= VL; n += VL)
+        gemm_columns(1, rows, depth, a, lda, b, dtype, ldb, n, c + n, ldc, accumulate);
+}
+
+#endif

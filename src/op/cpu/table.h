@@ -1,0 +1,51 @@
+/* table.h - the table of one instruction set; the including file defines CT_ISA and the flags. */
+#ifndef CT_OP_CPU_TABLE_H
+#define CT_OP_CPU_TABLE_H
+
+#include "op/cpu/attention.h"
+#include "op/cpu/kernels.h"
+#include "op/cpu/matmul.h"
+
+#define CT_PASTE_(a, b)  a##b
+#define CT_PASTE(a, b)   CT_PASTE_(a, b)
+#define CT_STRING_(name) #name
+#define CT_STRING(name)  CT_STRING_(name)
+
+static const char *class_name(void)
+{
+    return "cpu-" CT_STRING(CT_ISA);
+}
+
+/* Products of bf16 pay only with AMX; elsewhere bf16 weights are widened as they are read. */
+static ct_compute choose_compute(ct_dtype stored)
+{
+    (void)stored;
+    return CT_COMPUTE_F32;
+}
+
+const ct_ops *CT_PASTE(ct_ops_cpu_, CT_ISA)(void)
+{
+    static const ct_ops ops = {
+        .name = "cpu",
+        .class_name = class_name,
+        .choose_compute = choose_compute,
+        .scratch_bytes = ct_cpu_scratch_bytes,
+        .matmul = matmul,
+        .block_matmul = block_matmul,
+        .embed = embed,
+        .rms_norm = rms_norm,
+        .gelu_mul = gelu_mul,
+        .mul = mul,
+        .add = add,
+        .soft_cap = soft_cap,
+        .conv1d = conv1d,
+        .rg_lru = rg_lru,
+        .rope = rope,
+        .attention = attention,
+        .select_heads = ct_ref_select_heads,
+        .mask_heads = ct_ref_mask_heads,
+    };
+    return &ops;
+}
+
+#endif

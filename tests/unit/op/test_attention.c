@@ -1,0 +1,384 @@
+/* test_attention.c - attention against the reference, its edits, entropy and l2, and the laws: any
+ * batch, any cut, any number of threads, decode and prefill give the same bits.
+ */
+#include "op_test.h"
+
+/* One sequence: queries, and keys and values in blocks of their own. What no query of the case may
+ * see is NaN: the positions behind `length`, and blocks wholly before the first window are NULL. */
+typedef struct sequence {
+    int64_t heads, kv_heads, dim, length, blocks;
+    float *q; /* [length, H, D] */
+    float **k, **v;
+    uint8_t *marked;
+} sequence;
+
+static sequence new_sequence(int64_t heads, int64_t kv_heads, int64_t dim, int64_t length,
+                             uint64_t stream)
+{
+    sequence s = {heads, kv_heads, dim, length, (length + CT_KV_BLOCK - 1) / CT_KV_BLOCK,
+                  0,     0,        0,   0};
+    s.q = random_floats(length * heads * dim, 2, stream);
+    s.k = room((size_t)s.blocks * sizeof *s.k);
+    s.v = room((size_t)s.blocks * sizeof *s.v);
+    int64_t per_position = kv_heads * dim, per_block = CT_KV_BLOCK * per_position;
+    for (int64_t b = 0; b < s.blocks; b++) {
+        s.k[b] = random_floats(per_block, 2, stream + 1 + (uint64_t)b * 2);
+        s.v[b] = random_floats(per_block, 1, stream + 2 + (uint64_t)b * 2);
+        for (int64_t i = 0; i < per_block; i++)
+            if (b * CT_KV_BLOCK + i / per_position >= length) s.k[b][i] = s.v[b][i] = NAN;
+    }
+    s.marked = room((size_t)length);
+    for (int64_t p = 0; p < length; p++) s.marked[p] = ct_rng_u64(3, stream, (uint64_t)p) % 4 == 0;
+    return s;
+}
+
+static void free_sequence(sequence *s)
+{
+    for (int64_t b = 0; b < s->blocks; b++) free(s->k[b]), free(s->v[b]);
+    free(s->q), free(s->k), free(s->v), free(s->marked);
+}
+
+typedef struct result {
+    float *out, *entropy, *l2;
+} result;
+
+static result new_result(const sequence *s, int64_t tokens)
+{
+    return (result){floats(tokens * s->heads * s->dim), floats(tokens * s->heads),
+                    floats(tokens * s->heads)};
+}
+
+static void free_result(result *r)
+{
+    free(r->out), free(r->entropy), free(r->l2);
+}
+
+static ct_attn_row row_of(const sequence *s, int64_t first, int64_t position, int64_t count,
+                          int64_t window, ct_weights_mode edit)
+{
+    return (ct_attn_row){{first, count, position},
+                         window,
+                         (const float *const *)s->k,
+                         (const float *const *)s->v,
+                         edit,
+                         s->marked,
+                         s->length};
+}
+
+static ct_status run_rows(const ct_ops *ops, const sequence *s, const float *q,
+                          const ct_attn_row *rows, int64_t n_rows, int64_t tokens, result *r,
+                          ct_err *err)
+{
+    ct_attn_args args = {tokens, s->heads, s->kv_heads, s->dim, 1 / sqrtf((float)s->dim),
+                         q,      r->out,   r->entropy,  r->l2,  rows,
+                         n_rows};
+    ct_op_ctx ctx = new_ctx(ops, CT_COMPUTE_F32, tokens, 1, 1, s->heads, s->dim);
+    ct_status st = ops->attention(&ctx, &args, err);
+    free(ctx.scratch);
+    return st;
+}
+
+/* Queries at positions position .. position + count - 1 of one sequence. */
+static result run(const ct_ops *ops, const sequence *s, int64_t position, int64_t count,
+                  int64_t window, ct_weights_mode edit)
+{
+    ct_err err = {0};
+    result r = new_result(s, count);
+    ct_attn_row row = row_of(s, 0, position, count, window, edit);
+    assert_ok(run_rows(ops, s, s->q + position * s->heads * s->dim, &row, 1, count, &r, &err));
+    return r;
+}
+
+static void assert_same(const char *table, const sequence *s, const result *got, int64_t at,
+                        const result *want, int64_t want_at, int64_t tokens)
+{
+    int64_t H = s->heads, D = s->dim;
+    assert_same_bits(table, "out", got->out + at * H * D, want->out + want_at * H * D,
+                     tokens * H * D);
+    assert_same_bits(table, "entropy", got->entropy + at * H, want->entropy + want_at * H,
+                     tokens * H);
+    assert_same_bits(table, "l2", got->l2 + at * H, want->l2 + want_at * H, tokens * H);
+}
+
+static const struct {
+    int64_t heads, kv_heads, dim;
+} shapes[] = {{1, 1, 1},  {8, 1, 32},   {4, 1, 24}, {7, 1, 7}, {4, 2, 63},
+              {6, 3, 65}, {10, 1, 256}, {4, 4, 16}, {98, 2, 8}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+static const ct_weights_mode modes[] = {CT_WEIGHTS_KEEP, CT_WEIGHTS_NULL, CT_WEIGHTS_ONLY,
+                                        CT_WEIGHTS_BINARY, CT_WEIGHTS_OMIT};
+
+/* Scores are at most 4 sqrt(D) in size (|q|, |k| < 2), sums of D terms: each errs by at most
+ * D 2^-24 of it (D / 2 on the average way), so weights err by that relatively; values are below 1.
+ * Entropy moves by its weights' errors times their logarithm (at most 11 bits). */
+static void attention_is_right_under_every_edit(void **state)
+{
+    (void)state;
+    const int64_t lengths[] = {1, 7, 63, 65, 130, 257};
+    FOR_EACH_TABLE(ops)
+    for (int c = 0; c < SHAPES; c++)
+        for (int i = 0; i < 6; i++)
+            for (int m = 0; m < 5; m++) {
+                int64_t window = (const int64_t[]){-1, 0, 1, 63, 64, 100}[(i + c + m) % 6];
+                sequence s = new_sequence(shapes[c].heads, shapes[c].kv_heads, shapes[c].dim,
+                                          lengths[i], (uint64_t)(c * 1000));
+                int64_t n = s.length * s.heads;
+                result got = run(ops, &s, 0, s.length, window, modes[m]);
+                result want = run(ct_ops_ref(), &s, 0, s.length, window, modes[m]);
+                double score_error = (4 + (double)s.dim / 2) * 4 * sqrt((double)s.dim) * 0x1p-24;
+                assert_close(ops->class_name(), "out", got.out, want.out, n * s.dim,
+                             2 * score_error + 1e-6, 0);
+                assert_close(ops->class_name(), "entropy", got.entropy, want.entropy, n,
+                             11 * score_error + 1e-5, 0);
+                assert_close(ops->class_name(), "l2", got.l2, want.l2, n, 2 * score_error + 1e-6,
+                             0);
+                free_result(&got), free_result(&want), free_sequence(&s);
+            }
+}
+
+/* The definitions once more, from a plain array of weights, apart from the reference's code. */
+static void edits_and_measures_follow_their_definitions(void **state)
+{
+    (void)state;
+    const int64_t window = 70, length = 200, position = 180;
+    sequence s = new_sequence(3, 1, 16, length, 50);
+    const ct_ops *every[5];
+    int tables = ct_ops_cpu_all(every);
+    every[tables++] = ct_ops_ref();
+    for (int table = 0; table < tables; table++)
+        for (int m = 0; m < 5; m++)
+            for (int64_t h = 0; h < 3; h++) {
+                double weight[71], sum = 0, entropy = 0, squares = 0, mass = 0, marked = 0;
+                const uint8_t *mark = s.marked + position - window;
+                for (int64_t i = 0; i <= window; i++) {
+                    int64_t p = position - window + i;
+                    const float *k = s.k[p / 64] + p % 64 * 16, *q = s.q + (position * 3 + h) * 16;
+                    double dot = 0;
+                    for (int d = 0; d < 16; d++) dot += (double)q[d] * (double)k[d];
+                    sum += weight[i] = exp(dot / 4);
+                }
+                for (int64_t i = 0; i <= window; i++) {
+                    weight[i] /= sum;
+                    entropy -= weight[i] * log(weight[i]) / log(2);
+                    squares += weight[i] * weight[i];
+                    mass += mark[i] ? weight[i] : 0;
+                    marked += mark[i];
+                }
+                double want[16] = {0};
+                for (int64_t i = 0; i <= window; i++) {
+                    int64_t p = position - window + i;
+                    double w = weight[i];
+                    if (modes[m] == CT_WEIGHTS_NULL) w = 0;
+                    if (modes[m] == CT_WEIGHTS_ONLY && !mark[i]) w = 0;
+                    if (modes[m] == CT_WEIGHTS_OMIT && mark[i]) w = 0;
+                    if (modes[m] == CT_WEIGHTS_BINARY) w = mark[i] ? mass / marked : 0;
+                    for (int d = 0; d < 16; d++)
+                        want[d] += w * (double)s.v[p / 64][p % 64 * 16 + d];
+                }
+                result got = run(every[table], &s, position, 1, window, modes[m]);
+                for (int d = 0; d < 16; d++)
+                    assert_true(fabs((double)got.out[h * 16 + d] - want[d]) < 5e-6);
+                assert_true(fabs((double)got.entropy[h] - entropy) < 2e-5);
+                assert_true(fabs((double)got.l2[h] - sqrt(squares)) < 2e-6);
+                free_result(&got);
+            }
+    free_sequence(&s);
+}
+
+static void marks_out_of_sight_leave_zero_for_only_and_binary_and_all_for_omit(void **state)
+{
+    (void)state;
+    sequence s = new_sequence(8, 1, 32, 300, 60);
+    memset(s.marked, 0, 300);
+    memset(s.marked + 10, 1, 5); /* seen by no query from 115 on with window 100 */
+    FOR_EACH_TABLE(ops)
+    {
+        result keep = run(ops, &s, 250, 50, 100, CT_WEIGHTS_KEEP);
+        for (int m = 1; m < 5; m++) {
+            result r = run(ops, &s, 250, 50, 100, modes[m]);
+            for (int64_t i = 0; i < 50 * 8 * 32; i++)
+                assert_true(modes[m] == CT_WEIGHTS_OMIT ? r.out[i] == keep.out[i] : r.out[i] == 0);
+            assert_same_bits("entropy", "unedited", r.entropy, keep.entropy, 50 * 8);
+            assert_same_bits("l2", "unedited", r.l2, keep.l2, 50 * 8);
+            free_result(&r);
+        }
+        free_result(&keep);
+    }
+    free_sequence(&s);
+}
+
+static void one_visible_key_has_entropy_zero_and_l2_one_exactly_in_every_head(void **state)
+{
+    (void)state;
+    sequence s = new_sequence(8, 2, 32, 70, 70);
+    FOR_EACH_TABLE(ops)
+    {
+        result first = run(ops, &s, 0, 70, -1, CT_WEIGHTS_KEEP); /* the first token sees itself */
+        result self = run(ops, &s, 0, 70, 0, CT_WEIGHTS_KEEP);   /* window 0: every token does */
+        for (int64_t i = 0; i < 8; i++) assert_true(first.entropy[i] == 0 && first.l2[i] == 1);
+        for (int64_t i = 0; i < 70 * 8; i++) assert_true(self.entropy[i] == 0 && self.l2[i] == 1);
+        for (int64_t i = 0; i < 70 * 8 * 32; i++) { /* its output is its own value */
+            int64_t t = i / 256, g = i / 128 % 2, d = i % 32;
+            assert_true(self.out[i] == s.v[t / 64][(t % 64 * 2 + g) * 32 + d]);
+        }
+        free_result(&first), free_result(&self);
+    }
+    free_sequence(&s);
+}
+
+static void equal_scores_give_the_logarithm_of_their_number(void **state)
+{
+    (void)state;
+    sequence s = new_sequence(1, 1, 8, 2100, 80);
+    for (int64_t i = 0; i < 2100 * 8; i++) s.q[i] = 0;
+    FOR_EACH_TABLE(ops)
+    {
+        result r = run(ops, &s, 0, 2100, 2047, CT_WEIGHTS_KEEP);
+        for (int64_t t = 0; t < 2100; t++) {
+            double n = t < 2048 ? (double)t + 1 : 2048;
+            assert_true(fabs((double)r.entropy[t] - log2(n)) < 1e-6); /* one rounding of 11 */
+            assert_true(fabs((double)r.l2[t] - 1 / sqrt(n)) < 1e-7);
+        }
+        free_result(&r);
+    }
+    free_sequence(&s);
+}
+
+/* Scores up to 1e5 apart: the weights before the largest underflow to 0, nothing overflows. */
+static void a_late_huge_score_takes_all_the_weight(void **state)
+{
+    (void)state;
+    sequence s = new_sequence(2, 1, 16, 200, 90);
+    for (int64_t d = 0; d < 16; d++) s.k[2][40 * 16 + d] *= 1e5f; /* position 168 */
+    FOR_EACH_TABLE(ops)
+    {
+        result got = run(ops, &s, 0, 200, -1, CT_WEIGHTS_KEEP);
+        result want = run(ct_ops_ref(), &s, 0, 200, -1, CT_WEIGHTS_KEEP);
+        /* a score of 1e5 errs by 1e-2, but then it stands alone or counts for nothing */
+        assert_close(ops->class_name(), "out", got.out, want.out, 200 * 2 * 16, 1e-5, 0);
+        assert_close(ops->class_name(), "entropy", got.entropy, want.entropy, 400, 1e-4, 0);
+        free_result(&got), free_result(&want);
+    }
+    free_sequence(&s);
+}
+
+static void decode_and_prefill_in_any_pieces_and_threads_give_the_same_bits(void **state)
+{
+    (void)state;
+    const int64_t cuts[] = {64, 1, 65, 128, 7, 200};
+    FOR_EACH_TABLE(ops)
+    for (int c = 1; c < SHAPES; c++)
+        for (int m = 0; m < 5; m++) {
+            int64_t window = (const int64_t[]){-1, 100, 64, 5}[(c + m) % 4], T = 300;
+            sequence s = new_sequence(shapes[c].heads, shapes[c].kv_heads, shapes[c].dim, T, 200);
+            omp_set_num_threads(2);
+            result whole = run(ops, &s, 0, T, window, modes[m]);
+            omp_set_num_threads(1);
+            for (int64_t at = 0, i = c, n; at < T; at += n, i++) {
+                n = cuts[i % 6] < T - at ? cuts[i % 6] : T - at;
+                result part = run(ops, &s, at, n, window, modes[m]);
+                assert_same(ops->class_name(), &s, &part, 0, &whole, at, n);
+                free_result(&part);
+            }
+            for (int64_t t = 0; t < T; t += 37) {
+                result one = run(ops, &s, t, 1, window, modes[m]);
+                assert_same(ops->class_name(), &s, &one, 0, &whole, t, 1);
+                free_result(&one);
+            }
+            omp_set_num_threads(omp_get_num_procs());
+            free_result(&whole), free_sequence(&s);
+        }
+}
+
+static void rows_of_a_batch_do_not_touch_one_another(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    sequence a = new_sequence(8, 1, 32, 150, 300), b = new_sequence(8, 1, 32, 90, 400);
+    int64_t per_token = 8 * 32, counts[] = {150, 1, 1, 90, 0};
+    float *q = floats(242 * per_token);
+    memcpy(q, a.q, (size_t)(150 * per_token) * sizeof *q);
+    memcpy(q + 150 * per_token, b.q + 89 * per_token, (size_t)per_token * sizeof *q);
+    memcpy(q + 151 * per_token, a.q + 149 * per_token, (size_t)per_token * sizeof *q);
+    memcpy(q + 152 * per_token, b.q, (size_t)(90 * per_token) * sizeof *q);
+    ct_attn_row rows[] = {row_of(&a, 0, 0, counts[0], 100, CT_WEIGHTS_ONLY),
+                          row_of(&b, 150, 89, counts[1], 64, CT_WEIGHTS_KEEP),
+                          row_of(&a, 151, 149, counts[2], -1, CT_WEIGHTS_BINARY),
+                          row_of(&b, 152, 0, counts[3], 10, CT_WEIGHTS_OMIT),
+                          row_of(&b, 242, 0, counts[4], 10, CT_WEIGHTS_KEEP)};
+    FOR_EACH_TABLE(ops)
+    {
+        result all = new_result(&a, 242);
+        assert_ok(run_rows(ops, &a, q, rows, 5, 242, &all, &err));
+        for (int i = 0; i < 4; i++) {
+            const sequence *s = i == 0 || i == 2 ? &a : &b;
+            result one = run(ops, s, rows[i].seg.position, counts[i], rows[i].window, rows[i].edit);
+            assert_same(ops->class_name(), s, &all, rows[i].seg.first, &one, 0, counts[i]);
+            free_result(&one);
+        }
+        free_result(&all);
+    }
+    free(q), free_sequence(&a), free_sequence(&b);
+}
+
+/* Blocks before every window are NULL; positions before it in its first block, and behind the last
+ * token, hold NaN. None of it may be read into a result. */
+static void memory_out_of_sight_is_never_used(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(ops)
+    for (int m = 0; m < 5; m++) {
+        sequence s = new_sequence(8, 1, 24, 400, 500), clean = new_sequence(8, 1, 24, 400, 500);
+        const int64_t position = 300, window = 70; /* sees 230 .. : block 3 from its 38th on */
+        for (int64_t i = 0; i < 38 * 24; i++) s.k[3][i] = s.v[3][i] = NAN;
+        float *dropped[6];
+        for (int b = 0; b < 3; b++) {
+            dropped[2 * b] = s.k[b], dropped[2 * b + 1] = s.v[b];
+            s.k[b] = s.v[b] = NULL;
+        }
+        result got = run(ops, &s, position, 100, window, modes[m]);
+        result want = run(ops, &clean, position, 100, window, modes[m]);
+        assert_same(ops->class_name(), &s, &got, 0, &want, 0, 100);
+        for (int64_t i = 0; i < 100 * 8 * 24; i++) assert_false(isnan(got.out[i]));
+        for (int i = 0; i < 6; i++) free(dropped[i]);
+        free_result(&got), free_result(&want), free_sequence(&s), free_sequence(&clean);
+    }
+}
+
+static void measures_may_be_left_out_and_missing_scratch_is_an_error(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    sequence s = new_sequence(8, 1, 32, 65, 600);
+    FOR_EACH_TABLE(ops)
+    {
+        result with = run(ops, &s, 0, 65, -1, CT_WEIGHTS_KEEP), without = new_result(&s, 65);
+        result bare = {without.out, NULL, NULL};
+        ct_attn_row row = row_of(&s, 0, 0, 65, -1, CT_WEIGHTS_KEEP);
+        row.marked = NULL, row.marked_count = 0;
+        assert_ok(run_rows(ops, &s, s.q, &row, 1, 65, &bare, &err));
+        assert_same_bits(ops->class_name(), "out", bare.out, with.out, 65 * 8 * 32);
+        ct_attn_args args = {65, 8, 1, 32, 1, s.q, bare.out, NULL, NULL, &row, 1};
+        ct_op_ctx none = {NULL, 0, CT_COMPUTE_F32};
+        assert_fails(ops->attention(&none, &args, &err), CT_ERR_LIMIT, "scratch");
+        free_result(&with), free_result(&without);
+    }
+    free_sequence(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attention_is_right_under_every_edit),
+        cmocka_unit_test(edits_and_measures_follow_their_definitions),
+        cmocka_unit_test(marks_out_of_sight_leave_zero_for_only_and_binary_and_all_for_omit),
+        cmocka_unit_test(one_visible_key_has_entropy_zero_and_l2_one_exactly_in_every_head),
+        cmocka_unit_test(equal_scores_give_the_logarithm_of_their_number),
+        cmocka_unit_test(a_late_huge_score_takes_all_the_weight),
+        cmocka_unit_test(decode_and_prefill_in_any_pieces_and_threads_give_the_same_bits),
+        cmocka_unit_test(rows_of_a_batch_do_not_touch_one_another),
+        cmocka_unit_test(memory_out_of_sight_is_never_used),
+        cmocka_unit_test(measures_may_be_left_out_and_missing_scratch_is_an_error),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,192 @@
+/* test_recurrent.c - convolution, RG-LRU and rotary embedding: values, state, and laws of cutting.
+ */
+#include "op_test.h"
+
+static const int64_t widths[] = {1, 7, 24, 63, 65, 130, 256};
+enum { WIDTHS = sizeof widths / sizeof *widths };
+
+/* Three rows in one call: the middle of a sequence, a start, and a single token. */
+static const ct_seg segs[] = {{0, 65, 64}, {65, 7, 0}, {72, 1, 3}};
+enum { SEGS = 3, TOKENS = 73 };
+
+static void new_state(float *state[SEGS], int64_t count)
+{
+    for (int s = 0; s < SEGS; s++) state[s] = random_floats(count, 1, (uint64_t)(100 + s));
+}
+
+static void free_state(float *state[SEGS])
+{
+    for (int s = 0; s < SEGS; s++) free(state[s]);
+}
+
+static void convolution_is_right_and_its_state_is_the_last_inputs(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(ops)
+    for (int c = 0; c < WIDTHS; c++)
+        for (int64_t taps = 1; taps <= 10; taps += 3) {
+            int64_t R = widths[c];
+            float *x = random_floats(TOKENS * R, 1, 1), *w = random_floats(R * taps, 1, 2);
+            float *bias = random_floats(R, 1, 3), *y = floats(TOKENS * R);
+            float *want = floats(TOKENS * R), *got_state[SEGS], *want_state[SEGS];
+            new_state(got_state, (taps - 1) * R);
+            new_state(want_state, (taps - 1) * R);
+            ops->conv1d(y, x, R, taps, w, bias, segs, got_state, SEGS);
+            ct_ops_ref()->conv1d(want, x, R, taps, w, bias, segs, want_state, SEGS);
+            /* taps products of at most 1 and a bias: taps roundings of at most taps + 1 */
+            assert_close(ops->class_name(), "y", y, want, TOKENS * R,
+                         (double)(taps * (taps + 1)) * 0x1p-24, 0);
+            for (int s = 0; s < SEGS; s++)
+                assert_same_bits(ops->class_name(), "state", got_state[s], want_state[s],
+                                 (taps - 1) * R);
+            free(x), free(w), free(bias), free(y), free(want);
+            free_state(got_state), free_state(want_state);
+        }
+}
+
+typedef struct lru_case {
+    float *x, *gate_x, *gate_a, *param, *y;
+} lru_case;
+
+static lru_case new_lru(int64_t tokens, int64_t width)
+{
+    lru_case c = {random_floats(tokens * width, 3, 1), random_floats(tokens * width, 6, 2),
+                  random_floats(tokens * width, 6, 3), random_floats(width, 1, 4),
+                  floats(tokens * width)};
+    for (int64_t i = 0; i < width; i++) c.param[i] = c.param[i] * 12 - 8; /* -20 .. 4 */
+    return c;
+}
+
+static void free_lru(lru_case *c)
+{
+    free(c->x), free(c->gate_x), free(c->gate_a), free(c->param), free(c->y);
+}
+
+/* A step errs by a few 2^-24 of h and of its input (at most 3); errors live on as a^n, and where a
+ * is near 1, for 1 / (1 - a) steps or all 65 of them: 65 x 4 x 2^-24 x 3 = 5e-5 at the worst. */
+static void rg_lru_is_right_and_moves_its_state(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(ops)
+    for (int c = 0; c < WIDTHS; c++) {
+        int64_t R = widths[c];
+        lru_case in = new_lru(TOKENS, R);
+        float *want = floats(TOKENS * R), *got_state[SEGS], *want_state[SEGS];
+        new_state(got_state, R);
+        new_state(want_state, R);
+        ct_ops_ref()->rg_lru(want, in.x, in.gate_x, in.gate_a, in.param, R, segs, want_state, SEGS);
+        ops->rg_lru(in.y, in.x, in.gate_x, in.gate_a, in.param, R, segs, got_state, SEGS);
+        assert_close(ops->class_name(), "y", in.y, want, TOKENS * R, 5e-5, 0);
+        for (int s = 0; s < SEGS; s++)
+            assert_same_bits(ops->class_name(), "state", got_state[s],
+                             in.y + (segs[s].first + segs[s].count - 1) * R, R);
+        free_state(got_state);
+        new_state(got_state, R); /* y over x: the same bits */
+        ops->rg_lru(in.x, in.x, in.gate_x, in.gate_a, in.param, R, segs, got_state, SEGS);
+        assert_same_bits(ops->class_name(), "y over x", in.x, in.y, TOKENS * R);
+        free(want), free_state(got_state), free_state(want_state), free_lru(&in);
+    }
+}
+
+/* Where a is within 1e-7 of 1, sqrt(1 - a^2) by subtraction would have no digit left. */
+static void rg_lru_keeps_its_digits_where_the_decay_is_tiny(void **state)
+{
+    (void)state;
+    ct_seg one = {0, 1, 5};
+    float x = 1, gate_x = 0, gate_a = 0, param = -17, y, want, got_state = 0, want_state = 0;
+    float *got = &got_state, *expected = &want_state;
+    ct_ops_ref()->rg_lru(&want, &x, &gate_x, &gate_a, &param, 1, &one, &expected, 1);
+    FOR_EACH_TABLE(ops)
+    {
+        got_state = 0;
+        ops->rg_lru(&y, &x, &gate_x, &gate_a, &param, 1, &one, &got, 1);
+        assert_close(ops->class_name(), "y", &y, &want, 1, 0, 5e-7);
+    }
+}
+
+static void the_reset_is_at_position_zero_not_at_the_first_token_of_a_call(void **state)
+{
+    (void)state;
+    float x[2] = {2, 2}, gate_x[2] = {0, 0}, gate_a[2] = {0, 0}, param = 0, y[2];
+    FOR_EACH_TABLE(ops)
+    {
+        float h = 1000, *at = &h;
+        ct_seg start = {0, 1, 0}, later = {0, 1, 7};
+        ops->rg_lru(y, x, gate_x, gate_a, &param, 1, &start, &at, 1);
+        assert_true(y[0] == 1 && h == 1); /* sigmoid(0) x, nothing of the old state */
+        h = 1000;
+        ops->rg_lru(y, x, gate_x, gate_a, &param, 1, &later, &at, 1);
+        /* a = exp(-8 sigmoid(0) softplus(0)) = 2^-4 */
+        assert_true(fabsf(y[0] - (62.5f + sqrtf(255.0f / 256))) < 1e-4f);
+    }
+}
+
+/* conv1d and rg_lru of 200 tokens in one call, and in pieces of any size, on 1 and 2 threads. */
+static void scans_in_pieces_equal_the_scan_of_the_whole_bit_for_bit(void **state)
+{
+    (void)state;
+    const int64_t T = 200, pieces[] = {1, 2, 3, 7, 64, 123};
+    FOR_EACH_TABLE(ops)
+    for (int c = 0; c < WIDTHS; c++) {
+        int64_t R = widths[c], taps = 4;
+        lru_case in = new_lru(T, R);
+        float *w = random_floats(R * taps, 1, 5), *bias = random_floats(R, 1, 6);
+        float *conv_y = floats(T * R), *h = calloc((size_t)R, sizeof *h);
+        float *conv = calloc((size_t)(R * 3), sizeof *conv), *part = floats(T * R);
+        ct_seg whole = {0, T, 0};
+        omp_set_num_threads(2);
+        ops->conv1d(conv_y, in.x, R, taps, w, bias, &whole, &conv, 1);
+        ops->rg_lru(in.y, conv_y, in.gate_x, in.gate_a, in.param, R, &whole, &h, 1);
+        omp_set_num_threads(1);
+        memset(conv, 0, (size_t)(R * 3) * sizeof *conv);
+        memset(h, 0, (size_t)R * sizeof *h);
+        for (int64_t at = 0, i = 0, n; at < T; at += n, i++) {
+            n = pieces[i % 6] < T - at ? pieces[i % 6] : T - at;
+            ct_seg piece = {0, n, at};
+            ops->conv1d(part, in.x + at * R, R, taps, w, bias, &piece, &conv, 1);
+            assert_same_bits(ops->class_name(), "conv", part, conv_y + at * R, n * R);
+            ops->rg_lru(part, part, in.gate_x + at * R, in.gate_a + at * R, in.param, R, &piece, &h,
+                        1);
+            assert_same_bits(ops->class_name(), "rg_lru", part, in.y + at * R, n * R);
+        }
+        omp_set_num_threads(omp_get_num_procs());
+        free(w), free(bias), free(conv_y), free(conv), free(h), free(part), free_lru(&in);
+    }
+}
+
+/* cos and sin are right to 1e-7; each of two products adds 2^-24 of at most 1. */
+static void rope_turns_the_first_dims_and_leaves_the_others(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t heads, dim, rotary;
+    } shapes[] = {{1, 8, 4}, {8, 32, 16}, {3, 24, 12}, {2, 256, 128}, {1, 300, 300}, {2, 7, 2}};
+    const ct_seg far[] = {{0, 65, 4000}, {65, 7, 0}, {72, 1, 1000003}};
+    FOR_EACH_TABLE(ops)
+    for (int c = 0; c < 6; c++) {
+        int64_t H = shapes[c].heads, D = shapes[c].dim, n = TOKENS * H * D;
+        float *x = random_floats(n, 1, 1), *want = random_floats(n, 1, 1);
+        ops->rope(x, H, D, shapes[c].rotary, 10000, far, SEGS);
+        ct_ops_ref()->rope(want, H, D, shapes[c].rotary, 10000, far, SEGS);
+        assert_close(ops->class_name(), "rotated", x, want, n, 4e-7, 0);
+        float *one = random_floats(n, 1, 1);
+        ct_seg alone = {0, 1, far[0].position + 33};
+        ops->rope(one + 33 * H * D, H, D, shapes[c].rotary, 10000, &alone, 1);
+        assert_same_bits(ops->class_name(), "token alone", one + 33 * H * D, x + 33 * H * D, H * D);
+        for (int64_t d = shapes[c].rotary; d < D; d++) assert_true(x[d] == one[d]);
+        free(x), free(want), free(one);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(convolution_is_right_and_its_state_is_the_last_inputs),
+        cmocka_unit_test(rg_lru_is_right_and_moves_its_state),
+        cmocka_unit_test(rg_lru_keeps_its_digits_where_the_decay_is_tiny),
+        cmocka_unit_test(the_reset_is_at_position_zero_not_at_the_first_token_of_a_call),
+        cmocka_unit_test(scans_in_pieces_equal_the_scan_of_the_whole_bit_for_bit),
+        cmocka_unit_test(rope_turns_the_first_dims_and_leaves_the_others),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
