@@ -24,8 +24,8 @@ static void error_text_is_utf8_even_if_a_path_is_not(void **state)
 {
     (void)state;
     ct_err err = {0};
-    ct_fail(&err, CT_ERR_IO, "%s", "a\xE9-\xE2\x82-\xE2\x82\xAC\xFF");
-    assert_string_equal(err.text, "a?-??-\xE2\x82\xAC?");
+    ct_fail(&err, CT_ERR_IO, "%s", "a\xE9 \xE2\x82 \xE2\x82\xAC\xFF");
+    assert_string_equal(err.text, "a? ?? \xE2\x82\xAC?");
     for (size_t shift = 0; shift < 4; shift++) { /* cut at each place of a character */
         char text[2000] = "abc";
         for (size_t i = shift; i + 4 < sizeof text; i += 4) memcpy(text + i, "\xF0\x9F\x98\x80", 5);
