@@ -63,8 +63,9 @@ static ct_status report_run(const char *dir, ct_err *err)
         st = CT_ERR_MEMORY;
         goto done;
     }
+    CT_TRY(
+        ct_report_html(&dir, 1, html, err)); /* first: it lists failed cells even if all failed */
     CT_TRY(ct_report_figures(&dir, 1, figures, err));
-    CT_TRY(ct_report_html(&dir, 1, html, err));
     printf("\nfigures  %s\nreport   %s\n", figures, html);
 done:
     free(table);
