@@ -21,7 +21,7 @@ static int run_score(const ct_args *args)
         size_t size;
         double score;
         CT_TRY(ct_cli_read(files[i], &text, &size, &err));
-        CT_TRY(ct_score(scoring, NULL, 0, ct_args_text(args, "--needle", NULL), text, &score,
+        CT_TRY(ct_score(scoring, NULL, 0, ct_args_text(args, "--needle", NULL), text, size, &score,
                         &max_score, &err));
         printf("%s\t%g\n", files[i], score);
         sum += score;

@@ -6,6 +6,7 @@
 
 #include <cortado/engine.h>
 
+#include "base/buf.h"
 #include "cli/args.h"
 
 /* Options that open a model, for a verb's table. */
