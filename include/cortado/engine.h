@@ -180,8 +180,9 @@ const float *ct_job_logits(const ct_job *job);
 /* [count, attention layers, H]: heads kept at those steps (by the row that gave the token); all 1
  * where no selection is active. */
 const uint8_t *ct_job_heads_kept(const ct_job *job);
-/* When the job is done: CT_ERR_INTERVENTION if its intervention acts on some stage but none of its
- * rows was computed, else CT_OK. */
+/* When the job is done: what ended it alone (logits that are not numbers: CT_ERR_VALUE), or
+ * CT_ERR_INTERVENTION if its intervention acts on some stage but none of its rows was computed,
+ * else CT_OK. */
 ct_status ct_job_check(const ct_job *job, ct_err *err) CT_CHECK;
 
 /* Runs one request to its end: ct_job_new, steps, ct_job_check. The caller frees *out. */
