@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "model/model.h"
+
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
 static fixture f;
@@ -295,6 +297,36 @@ static void forced_ids_are_fed_while_the_chosen_ones_are_reported(void **state)
     ct_job_free(forced);
 }
 
+static void logits_that_are_not_numbers_end_the_job_and_leave_the_step_whole(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    fixture broken;
+    open_fixture(&broken, "cpu");
+    float *norm = malloc((size_t)broken.info->width * sizeof *norm);
+    assert_non_null(norm);
+    const float *good = broken.model->final_norm;
+    memcpy(norm, good, (size_t)broken.info->width * sizeof *norm);
+    ct_generate_request r = request_of(7, 3);
+    ct_job *job = NULL;
+    assert_ok(ct_job_new(broken.model, &r, &job, &err));
+    assert_ok(ct_jobs_step(broken.session, &job, 1, &err));
+    assert_int_equal(ct_job_get_state(job), CT_JOB_DECODE);
+    norm[5] = NAN;
+    broken.model->final_norm = norm;
+    assert_ok(ct_jobs_step(broken.session, &job, 1, &err));
+    assert_int_equal(ct_job_get_state(job), CT_JOB_DONE);
+    size_t count;
+    ct_job_ids(job, &count);
+    assert_int_equal(count, 1);
+    assert_fails(ct_job_check(job, &err), CT_ERR_VALUE, "step 1: the logit of token 0 is not");
+    ct_job_free(job);
+    assert_fails(ct_generate(broken.session, &r, &job, &err), CT_ERR_VALUE, "step 0");
+    broken.model->final_norm = good;
+    free(norm);
+    close_fixture(&broken);
+}
+
 static void a_step_refuses_what_it_cannot_run(void **state)
 {
     (void)state;
@@ -368,6 +400,7 @@ int main(void)
         cmocka_unit_test(an_intervention_that_can_reach_no_row_is_an_error_from_the_start),
         cmocka_unit_test(the_end_of_text_stops_and_is_part_of_the_ids),
         cmocka_unit_test(forced_ids_are_fed_while_the_chosen_ones_are_reported),
+        cmocka_unit_test(logits_that_are_not_numbers_end_the_job_and_leave_the_step_whole),
         cmocka_unit_test(a_step_refuses_what_it_cannot_run),
         cmocka_unit_test(keys_that_left_the_window_are_dropped_and_missed_by_a_full_window),
     };
