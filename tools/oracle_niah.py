@@ -43,7 +43,8 @@ def make_tokenizer(path):
                  {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}}}
     path.write_text(json.dumps(data, separators=(",", ":")))
-    path.with_name("tokenizer_config.json").write_text('{"bos_token":"<bos>","eos_token":"<eos>"}')
+    path.with_name("tokenizer_config.json").write_text(
+        '{"bos_token":"<bos>","eos_token":"<eos>","chat_template":"gemma"}')
     return Tokenizer.from_file(str(path))
 
 
@@ -75,6 +76,14 @@ def build(tok, text, lengths_max, case):
         return prompt + "\n\nANSWER: Here is the most relevant sentence in the context: "
     prompt += " Output the most relevant sentence in the context, word by word!"
     return [{"role": "user", "content": prompt}]
+
+
+def feed(content):
+    """The text that is encoded, with BOS: for a message, what Gemma's chat template makes of it."""
+    if isinstance(content, list):
+        message = content[0]["content"].strip()
+        content = f"<start_of_turn>user\n{message}<end_of_turn>\n<start_of_turn>model\n"
+    return content
 
 
 def spans(tok, prompt, needle):
@@ -122,9 +131,8 @@ def main():
                 "model": "a \"model\"", "tokenizer": "Tiny", "context_length": case["length"],
                 "depth_percent": case["depth"], "needle": case["needle"],
                 "retrieval_question": case["question"], "content": content}, indent=2)
-            if case["template"] == "base":
-                ids, case["spans"], case["reference"] = spans(tok, content, case["needle"])
-                case["n_ids"] = len(ids)
+            ids, case["spans"], case["reference"] = spans(tok, feed(content), case["needle"])
+            case["n_ids"] = len(ids)
             out.write(json.dumps(case, separators=(",", ":")) + "\n")
 
 

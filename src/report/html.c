@@ -29,14 +29,14 @@ static const char STYLE[] =
     "h2{font-size:1.25rem;margin:3rem 0 .75rem;padding-top:1rem;border-top:1px solid var(--line)}\n"
     "h3{font-size:1rem;margin:1.75rem 0 .5rem}\n"
     "p{margin:.5rem 0;max-width:44rem}\n"
-    ".facts{color:var(--soft);margin:0 0 1rem}\n"
+    ".facts{color:var(--soft);margin:0 0 1rem;max-width:none}\n"
     "nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin:0;padding:0}\n"
     "a{color:var(--accent);text-underline-offset:.15em}\n"
     ".scroll{overflow-x:auto}\n"
     ".scroll:focus-visible,a:focus-visible,summary:focus-visible{outline:2px solid var(--accent);"
     "outline-offset:2px}\n"
     "table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;"
-    "min-width:min(100%,24rem)}\n"
+    "min-width:min(100%,34rem)}\n"
     "caption{text-align:left;color:var(--soft);padding-bottom:.5rem}\n"
     "th,td{padding:.3rem .9rem .3rem 0;text-align:right;border-bottom:1px solid var(--line);"
     "vertical-align:baseline}\n"
@@ -45,6 +45,8 @@ static const char STYLE[] =
     "tbody th{font-weight:500}\n"
     "td small{color:var(--soft);white-space:nowrap;padding-left:.35rem}\n"
     "figure{margin:1.75rem 0 2.5rem}\n"
+    "figure .scroll{margin:0 -.8rem}\n" /* a figure has a margin of its own */
+
     "figure svg{display:block;width:100%;max-width:756px;min-width:520px;height:auto}\n"
     "figcaption{color:var(--soft);font-size:.875rem;margin-top:.5rem}\n"
     "code,pre{font:.85em/1.5 ui-monospace,'DejaVu Sans Mono',monospace}\n"
@@ -54,12 +56,12 @@ static const char STYLE[] =
     "dt{color:var(--soft)}\n"
     "dd{margin:0;min-width:0;overflow-wrap:anywhere}\n"
     "summary{cursor:pointer;color:var(--accent)}\n"
-    ".warn{border-left:4px solid #d55e00;background:#fdf3ec;padding:.6rem 1rem;max-width:44rem}\n"
+    ".warn{border-left:4px solid #d55e00;background:#fdf3ec;padding:.6rem 1rem;margin:1.5rem 0}\n"
     "footer{color:var(--soft);font-size:.875rem;margin-top:3rem;padding-bottom:3rem}\n"
     "@media (max-width:36rem){dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}"
     "h1{font-size:1.5rem}header{padding-top:1.5rem}}\n"
     "@media print{body{font-size:10pt}header,main,footer{max-width:none;padding:0}nav{display:none}"
-    "h2{break-after:avoid}figure,tr{break-inside:avoid}figure svg{width:16cm;min-width:0}"
+    "h2,h2+p{break-after:avoid}figure,tr{break-inside:avoid}figure svg{width:16cm;min-width:0}"
     ".scroll{overflow:visible}a{color:inherit;text-decoration:none}}\n";
 
 /* The page being written: every call goes through `st`, so that the text reads without noise. */
@@ -314,13 +316,13 @@ static void failed_section(ct_page *p, const ct_stats *stats, unsigned mask)
 /* ---- figures ----------------------------------------------------------------------------------
  */
 
-static ct_status figure_add(ct_page *p, const ct_figure *figure, size_t count)
+static ct_status figure_add(ct_page *p, ct_fonts *fonts, const ct_figure *figure, size_t count)
 {
     char prefix[24];
     ct_buf svg = {0};
     snprintf(prefix, sizeof prefix, "f%zu", count);
-    ct_status st = ct_figure_render(ct_figure_draw, figure, figure->title, figure->description,
-                                    CT_FIGURE_SVG, &svg, p->err);
+    ct_status st = ct_figure_render(fonts, ct_figure_draw, figure, figure->title,
+                                    figure->description, CT_FIGURE_SVG, &svg, p->err);
     if (st == CT_OK) {
         raw(p, "<figure>\n");
         scroll_begin(p, figure->title);
@@ -337,16 +339,19 @@ static ct_status figure_add(ct_page *p, const ct_figure *figure, size_t count)
 
 static void figures_section(ct_page *p, const ct_report_runs *runs)
 {
+    ct_fonts *fonts = NULL;
     ct_figure *figures = NULL;
     size_t n = 0, count = 0;
+    if (p->st == CT_OK) p->st = ct_fonts_new(&fonts, p->err);
     if (p->st == CT_OK) p->st = ct_figures_plan(runs->stats, runs->wanted, &figures, &n, p->err);
     heading(p, "figures", "Figures");
     raw(p, "<p>Each is also written as SVG, PDF and PNG, with its numbers as CSV, into the run's "
            "folder <code>figures</code>, and so is each retrieval map alone.</p>\n");
     for (size_t i = 0; i < n && p->st == CT_OK; i++)
-        if (!figures[i].single) p->st = figure_add(p, &figures[i], ++count);
+        if (!figures[i].single) p->st = figure_add(p, fonts, &figures[i], ++count);
     raw(p, "</section>\n");
     ct_figures_free(figures, n);
+    ct_fonts_free(fonts);
 }
 
 /* ---- where it comes from ----------------------------------------------------------------------

@@ -101,14 +101,15 @@ done:
     return st;
 }
 
-static ct_status write_figure(const char *dir, const ct_figure *figure, ct_err *err)
+static ct_status write_figure(ct_fonts *fonts, const char *dir, const ct_figure *figure,
+                              ct_err *err)
 {
     static const char *const endings[] = {"svg", "pdf", "png"};
     ct_status st = CT_OK;
     ct_buf bytes = {0};
     for (int form = CT_FIGURE_SVG; form <= CT_FIGURE_PNG; form++) {
         ct_buf_clear(&bytes);
-        CT_TRY(ct_figure_render(ct_figure_draw, figure, figure->title, figure->description,
+        CT_TRY(ct_figure_render(fonts, ct_figure_draw, figure, figure->title, figure->description,
                                 (ct_figure_form)form, &bytes, err));
         CT_TRY(write_form(dir, figure, endings[form], &bytes, err));
     }
@@ -125,6 +126,7 @@ ct_status ct_report_figures(const char *const *dirs, size_t n_dirs, const char *
 {
     ct_status st = CT_OK;
     ct_report_runs runs = {0};
+    ct_fonts *fonts = NULL;
     ct_figure *figures = NULL;
     size_t n = 0;
     CT_TRY(ct_report_open(dirs, n_dirs, &runs, err));
@@ -133,10 +135,12 @@ ct_status ct_report_figures(const char *const *dirs, size_t n_dirs, const char *
         st = ct_fail_context(err, st, "%s", dirs[0]);
         goto done;
     }
+    CT_TRY(ct_fonts_new(&fonts, err));
     CT_TRY(ct_dir_make(out_dir, err));
-    for (size_t i = 0; i < n; i++) CT_TRY(write_figure(out_dir, &figures[i], err));
+    for (size_t i = 0; i < n; i++) CT_TRY(write_figure(fonts, out_dir, &figures[i], err));
 done:
     ct_figures_free(figures, n);
+    ct_fonts_free(fonts);
     ct_report_close(&runs);
     return st;
 }

@@ -38,6 +38,17 @@ static ct_status must_be_empty(ct_scan value, const char *name, ct_err *err)
     return ct_fail(err, CT_ERR_UNSUPPORTED, "model.%s: expected null or \"\": not supported", name);
 }
 
+/* Zero in any spelling: no digit but 0 before an exponent. */
+static bool is_absent_or_zero(ct_scan value)
+{
+    ct_scan end = value;
+    if (!value.at) return true;
+    if (!strchr("-0123456789", ct_scan_peek(&end)) || !ct_scan_skip(&end)) return false;
+    for (const char *p = value.at; p < end.at && *p != 'e' && *p != 'E'; p++)
+        if (*p >= '1' && *p <= '9') return false;
+    return true;
+}
+
 ct_status ct_bpe_read(ct_bpe *bpe, ct_scan model, ct_scan added, uint64_t seed, ct_err *err)
 {
     enum { TYPE, DROPOUT, UNK, PREFIX, SUFFIX, FUSE, BYTES, IGNORE, VOCAB, MERGES, N };
@@ -58,7 +69,7 @@ ct_status ct_bpe_read(ct_bpe *bpe, ct_scan model, ct_scan added, uint64_t seed, 
     size_t kind, unk_size = 0;
     CT_TRY(ct_fields_read(model, "model", names, N, v, err));
     if (v[TYPE].at) CT_TRY(ct_field_kind(model, "model", types, 1, &kind, err));
-    if (v[DROPOUT].at && *v[DROPOUT].at != '0') {
+    if (!is_absent_or_zero(v[DROPOUT])) {
         st = ct_fail(err, CT_ERR_UNSUPPORTED,
                      "model.dropout: expected null or 0: random merges are not supported");
         goto done;

@@ -202,6 +202,10 @@ ct_status ct_pattern_new_regex(const char *text, size_t size, const char *where,
     uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
     pattern->code = pcre2_compile((PCRE2_SPTR)(source.data ? source.data : ""), source.size,
                                   options, &code, &offset, context);
+    if (!pattern->code && code == PCRE2_ERROR_HEAP_FAILED) {
+        st = ct_fail_memory(err, where, source.size);
+        goto done;
+    }
     if (!pattern->code) {
         unsigned char message[120] = "";
         pcre2_get_error_message(code, message, sizeof message);

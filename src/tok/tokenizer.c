@@ -167,6 +167,7 @@ static ct_status open_parts(const void *json, size_t json_size, const char *json
                             ct_tokenizer **out, ct_err *err)
 {
     ct_tokenizer *t = calloc(1, sizeof *t);
+    *out = NULL;
     if (!t) return ct_fail_memory(err, "tokenizer", sizeof *t);
     t->bos = t->eos = -1;
     ct_status st = read_tokenizer(t, json, json_size, err);
@@ -197,21 +198,27 @@ static ct_status map_optional(const char *dir, const char *name, ct_map *map, ct
     return st == CT_ERR_NOT_FOUND ? CT_OK : st;
 }
 
+/* A mapped file's bytes, NULL if there is no such file. */
+static const void *bytes_of(const ct_map *map)
+{
+    return map->path && !map->data ? "" : (const void *)map->data;
+}
+
 ct_status ct_tokenizer_open(const char *dir, ct_tokenizer **out, ct_err *err)
 {
     ct_map json = {0}, config = {0}, template = {0};
     ct_tokenizer *t = NULL;
     ct_status st = CT_OK;
+    *out = NULL;
     char *path = ct_path_join(dir, "tokenizer.json", err);
     if (!path) return CT_ERR_MEMORY;
     CT_TRY(ct_map_open(path, &json, err));
     CT_TRY(map_optional(dir, "tokenizer_config.json", &config, err));
     CT_TRY(map_optional(dir, "chat_template.jinja", &template, err));
-    CT_TRY(open_parts(json.data, json.size, json.path,
-                      config.path ? (config.data ? config.data : (const unsigned char *)"") : NULL,
-                      config.size, config.path, &t, err));
+    CT_TRY(open_parts(json.data, json.size, json.path, bytes_of(&config), config.size, config.path,
+                      &t, err));
     if (template.path && !t->chat_template) {
-        t->chat_template = ct_strndup((const char *)template.data, template.size, err);
+        t->chat_template = ct_strndup(bytes_of(&template), template.size, err);
         if (!t->chat_template) st = CT_ERR_MEMORY;
     }
     if (st == CT_OK) {

@@ -22,7 +22,8 @@ static inline void open_fixture(fixture *f, const char *device)
     ct_err err = {0};
     bool rounded = strcmp(device, "cpu bf16") == 0;
     ct_model_options options = {.device = rounded ? "cpu" : device,
-                                .compute = rounded ? CT_CHOOSE_BF16 : CT_CHOOSE_F32};
+                                .compute = rounded ? CT_CHOOSE_BF16 : CT_CHOOSE_F32,
+                                .threads = 1};
     assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-griffin", &options, &f->model, &err));
     f->info = ct_model_get_info(f->model);
     assert_ok(ct_session_new(f->model, &f->session, &err));

@@ -14,6 +14,8 @@
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
 static const char *const devices[] = {"ref", "cpu", "cpu bf16"};
+/* ref is slow by design: every fourth intervention there, another one for each length. */
+#define STRIDE(device) ((device) == 0 ? 4u : 1u)
 static const ct_span needle[] = {{3, 5}, {30, 36}, {58, 70}};
 
 /* Interventions of every kind; number 0 is none. Spans lie below 70. */
@@ -103,7 +105,7 @@ static void prefill_in_chunks_is_the_whole_prefill_to_the_bit(void **state)
         fixture f;
         open_fixture(&f, devices[d]);
         for (size_t l = 0; l < COUNT(lengths); l++)
-            for (size_t k = 0; k < KINDS; k += d == 0 ? 4 : 1) { /* ref is slow: every fourth */
+            for (size_t k = l % STRIDE(d); k < KINDS; k += STRIDE(d)) {
                 int64_t n = lengths[l];
                 int32_t *ids = random_ids(&f, n, 1);
                 ct_intervention iv = kind(k);
@@ -159,7 +161,7 @@ static void token_by_token_is_the_whole_prefill_within_2e_4(void **state)
         open_fixture(&f, devices[d]);
         int32_t *ids = random_ids(&f, N, 3);
         double largest = 0;
-        for (size_t k = 0; k < KINDS; k++) {
+        for (size_t k = 0; k < KINDS; k += STRIDE(d)) {
             ct_intervention iv = kind(k);
             outcome whole = run(&f, ids, N, &iv, CT_STAGE_PREFILL, &n, 1);
             outcome cut = run(&f, ids, N, &iv, CT_STAGE_PREFILL, ones, N);
@@ -272,6 +274,40 @@ static void a_fork_goes_on_as_a_fresh_sequence_would_and_leaves_the_other_alone(
             free(b);
         }
         close_fixture(&f);
+    }
+}
+
+static void the_number_of_threads_changes_no_bit(void **state)
+{
+    (void)state;
+    enum { N = 200 };
+    for (int rounded = 0; rounded < 2; rounded++) {
+        ct_err err = {0};
+        outcome first = {0};
+        for (int threads = 1; threads <= 3; threads++) {
+            fixture f;
+            ct_model_options options = {.compute = rounded ? CT_CHOOSE_BF16 : CT_CHOOSE_F32,
+                                        .threads = threads};
+            assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-griffin", &options, &f.model,
+                                    &err));
+            f.info = ct_model_get_info(f.model);
+            assert_ok(ct_session_new(f.model, &f.session, &err));
+            int32_t *ids = random_ids(&f, N, 9);
+            int64_t ends[] = {128, 199, N}; /* a prompt, a short rest, one token */
+            ct_intervention iv = kind(1);
+            outcome o = run(&f, ids, N, &iv, CT_STAGE_PREFILL, ends, 3);
+            size_t bytes = (size_t)(N * f.info->vocab) * sizeof(float);
+            if (threads == 1) {
+                first.logits = malloc(bytes);
+                assert_non_null(first.logits);
+                memcpy(first.logits, o.logits, bytes);
+            }
+            assert_memory_equal(first.logits, o.logits, bytes);
+            outcome_clear(&o);
+            free(ids);
+            close_fixture(&f);
+        }
+        free(first.logits);
     }
 }
 
@@ -410,6 +446,7 @@ int main(void)
         cmocka_unit_test(token_by_token_is_the_whole_prefill_within_2e_4),
         cmocka_unit_test(a_row_alone_is_the_row_in_a_batch_to_the_bit),
         cmocka_unit_test(a_fork_goes_on_as_a_fresh_sequence_would_and_leaves_the_other_alone),
+        cmocka_unit_test(the_number_of_threads_changes_no_bit),
         cmocka_unit_test(jobs_in_one_batch_give_what_each_gives_alone),
         cmocka_unit_test(a_job_forked_after_prefill_gives_what_a_fresh_one_gives),
     };

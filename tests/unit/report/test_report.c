@@ -365,6 +365,35 @@ static void a_study_that_asks_for_one_kind_of_figure_gets_that(void **state)
     assert_true(there("run/figures/retrieval_map_tiny-griffin_generation_entropy.svg"));
 }
 
+static void several_runs_make_one_page_and_no_cell_counts_twice(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    char first[128], second[128], html[160], *page;
+    size_t size;
+    snprintf(first, sizeof first, "%s/run", folder);
+    snprintf(second, sizeof second, "%s/empty", folder);
+    snprintf(html, sizeof html, "%s/report.html", folder);
+    ct_cell cells[3];
+    for (int i = 0; i < 3; i++) {
+        char key[33];
+        snprintf(key, sizeof key, "%032d", i);
+        cells[i] = cell_make(key, i, 250, 50, i);
+    }
+    make_store(first, cells, 3, "");
+    cells[1].study = "another-study"; /* a run of its own */
+    cells[1].model = "another-model";
+    make_store(second, cells, 2, ""); /* of these, cell 0 is in both */
+    const char *dirs[2] = {first, second};
+    assert_ok(ct_report_html(dirs, 2, html, &err));
+    assert_ok(ct_file_read(html, 1 << 24, &page, &size, &err));
+    assert_non_null(strstr(page, "<h1>made-up, another-study</h1>"));
+    assert_non_null(
+        strstr(page, "tiny-griffin, another-model \xC2\xB7 2 versions \xC2\xB7 4 cells"));
+    check_ids(page);
+    free(page);
+}
+
 static void folders_without_cells_or_without_a_store_are_errors_that_say_so(void **state)
 {
     (void)state;
@@ -395,6 +424,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_stored_run_becomes_table_figures_and_page, folder_make,
                                         folder_remove),
         cmocka_unit_test_setup_teardown(a_study_that_asks_for_one_kind_of_figure_gets_that,
+                                        folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(several_runs_make_one_page_and_no_cell_counts_twice,
                                         folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(
             folders_without_cells_or_without_a_store_are_errors_that_say_so, folder_make,

@@ -258,6 +258,27 @@ static void labels_say_only_what_differs(void **state)
     ct_stats_free(stats);
 }
 
+static void labels_of_mixed_studies_say_what_was_done(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_cell cells[] = {cell_make("a", 1, 250, 0, 5), cell_make("b", 1, 250, 0, 5),
+                       cell_make("c", -1, 250, 0, 5), cell_make("d", -1, 250, 0, 5)};
+    cells[1].weights_generation = "omit";
+    cells[3].weights_prefill = "only";
+    ct_stats *stats = with(cells, 4);
+    unsigned all, mask = ct_label_differing(stats, NULL, 4, &all);
+    const char *const expected[] = {"generation", "generation, weights omit \xE2\x80\x93 keep",
+                                    "no intervention", "weights keep \xE2\x80\x93 only"};
+    for (size_t i = 0; i < 4; i++) {
+        ct_buf text = {0};
+        assert_ok(ct_label_version(&stats->versions[i], mask, &text, &err));
+        assert_string_equal(text.data, expected[i]);
+        ct_buf_clear(&text);
+    }
+    ct_stats_free(stats);
+}
+
 static void slugs_are_safe_file_names_and_all_differ(void **state)
 {
     (void)state;
@@ -320,6 +341,7 @@ int main(void)
         cmocka_unit_test(bootstrap_of_equal_values_is_that_value),
         cmocka_unit_test(bootstrap_of_coin_flips_agrees_with_the_binomial),
         cmocka_unit_test(labels_say_only_what_differs),
+        cmocka_unit_test(labels_of_mixed_studies_say_what_was_done),
         cmocka_unit_test(slugs_are_safe_file_names_and_all_differ),
         cmocka_unit_test(fixed_numbers_have_a_point_and_no_negative_zero),
     };
