@@ -1,6 +1,6 @@
 """Builds the training text of griffin-demo from Debian packages.
 
-    python3 corpus.py --out WORKDIR        (Debian 12; needs apt-get, dpkg-deb, man-db is not needed)
+    python3 corpus.py --out WORKDIR        (Debian 12; needs apt-get and dpkg-deb)
 
 Downloads the packages below with `apt-get download` (nothing is installed), unpacks them, takes the English
 prose out of them and writes WORKDIR/corpus.txt: one document after another, printable ASCII and newlines only.
