@@ -43,7 +43,8 @@ def make_tokenizer(path):
                  {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}}}
     path.write_text(json.dumps(data, separators=(",", ":")))
-    path.with_name("tokenizer_config.json").write_text('{"bos_token":"<bos>","eos_token":"<eos>"}')
+    path.with_name("tokenizer_config.json").write_text(
+        '{"bos_token":"<bos>","eos_token":"<eos>","chat_template":"gemma"}')
     return Tokenizer.from_file(str(path))
 
 
@@ -77,6 +78,14 @@ def build(tok, text, lengths_max, case):
     return [{"role": "user", "content": prompt}]
 
 
+def feed(content):
+    """The text that is encoded, with BOS: for a message, what Gemma's chat template makes of it."""
+    if isinstance(content, list):
+        message = content[0]["content"].strip()
+        content = f"<start_of_turn>user\n{message}<end_of_turn>\n<start_of_turn>model\n"
+    return content
+
+
 def spans(tok, prompt, needle):
     """Token spans by characters, and the published code's (or None)."""
     fed, core = tok.encode(prompt), needle.strip()
@@ -84,11 +93,15 @@ def spans(tok, prompt, needle):
     while start >= 0:
         stop = start + len(core)
         hit = [i for i, (b, e) in enumerate(fed.offsets) if b < stop and e > start and b < e]
-        found.append([hit[0], hit[-1] + 1])
+        if found and found[-1][1] > hit[0]:  # copies that share a token are one span
+            found[-1][1] = hit[-1] + 1
+        else:
+            found.append([hit[0], hit[-1] + 1])
         start = prompt.find(core, stop)
     ids = tok.encode(prompt, add_special_tokens=False).ids
     part = tok.encode(needle, add_special_tokens=False).ids[1:-1]
-    match = next((i for i in range(len(ids) - len(part) + 1) if ids[i:i + len(part)] == part), None)
+    match = next((i for i in range(len(ids) - len(part) + 1) if part and ids[i:i + len(part)] == part),
+                 None)
     return fed.ids, found, match if match is None else [match, match + len(part)]
 
 
@@ -107,6 +120,8 @@ def main():
                  (essays, "4471", "base", True, 1, [(63, 44), (64, 100), (65, 78)]),
                  (short, "\u00a0Caf\u00e9 \U0001f95e: 12 \u20ac.\u3000", "base", False, 0,
                   [(65, 0), (66, 50), (67, 65), (68, 66), (69, 67), (300, 90), (301, 100)]),
+                 # The cut moves through characters of several byte tokens.
+                 (short, "e", "base", False, 0, [(n, 100) for n in range(12, 31)]),
              ) for length, depth in grid]
     with open(OUT / "golden.jsonl", "w", encoding="ascii") as out:
         for case in cases:
@@ -116,9 +131,8 @@ def main():
                 "model": "a \"model\"", "tokenizer": "Tiny", "context_length": case["length"],
                 "depth_percent": case["depth"], "needle": case["needle"],
                 "retrieval_question": case["question"], "content": content}, indent=2)
-            if case["template"] == "base":
-                ids, case["spans"], case["reference"] = spans(tok, content, case["needle"])
-                case["n_ids"] = len(ids)
+            ids, case["spans"], case["reference"] = spans(tok, feed(content), case["needle"])
+            case["n_ids"] = len(ids)
             out.write(json.dumps(case, separators=(",", ":")) + "\n")
 
 

@@ -1,8 +1,8 @@
 /* lab.h - studies, runs and their stores: the public face of experiments.
  *
  * Owns what a program needs to run a study file and to read what came out: open a study, describe
- * its grid, run it (again: what is stored is not computed twice), export its cells, and mean
- * accuracies. The library prints nothing; text goes to a function of the caller. Errors: status.h.
+ * its grid, run it (again: what is stored is not computed twice), export its cells. The library
+ * prints nothing; text goes to a function of the caller. Errors: status.h.
  */
 #ifndef CORTADO_LAB_H
 #define CORTADO_LAB_H
@@ -27,7 +27,7 @@ typedef ct_status (*ct_write_fn)(void *user, const char *bytes, size_t size, ct_
 
 typedef struct ct_study ct_study;
 
-/* Reads and checks a study file (docs/studies.md); all errors name its line. No model is needed. */
+/* Reads and checks a study file (docs/STUDIES.md); all errors name its line. No model is needed. */
 ct_status ct_study_open(const char *path, ct_study **out, ct_err *err) CT_CHECK;
 /* The same from bytes; `path` names them in errors and is where relative paths begin. */
 ct_status ct_study_parse_bytes(const char *bytes, size_t size, const char *path, ct_study **out,
@@ -96,20 +96,6 @@ typedef enum ct_export_format { CT_EXPORT_CSV, CT_EXPORT_JSONL } ct_export_forma
  * runs of the same study (times) come last. */
 ct_status ct_run_export(const char *dir, ct_export_format format, ct_write_fn write, void *user,
                         ct_err *err) CT_CHECK;
-
-/* Mean accuracy of one version at one k over the run's lengths and depths. */
-typedef struct ct_run_accuracy {
-    const char *model, *metric, *stages, *weights_generation, *weights_prefill, *semantics;
-    int64_t keep_heads;   /* -1: no head selection */
-    int64_t done, failed; /* cells */
-    double accuracy;      /* mean of score / maximum over done cells; 0 without any */
-} ct_run_accuracy;
-
-/* Calls fn for each (version, k) of the run in DIR, in the order of the store; text is valid during
- * the call. */
-typedef ct_status (*ct_run_accuracy_fn)(void *user, const ct_run_accuracy *row, ct_err *err);
-ct_status ct_run_accuracy_each(const char *dir, ct_run_accuracy_fn fn, void *user,
-                               ct_err *err) CT_CHECK;
 
 #ifdef __cplusplus
 }

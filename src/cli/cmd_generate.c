@@ -321,7 +321,8 @@ const ct_verb ct_verb_generate = {
         "Runs one prompt and prints what the model adds to it. The intervention keeps K heads of "
         "every "
         "attention layer, edits the attention weights at the needle's positions, or both.",
-    .example = "cortado generate -m models/griffin-demo -p 'CONTEXT: ...' --keep-heads 2 --json",
+    .example = "cortado generate -m models/griffin-demo --prompt-file prompt.txt \\\n"
+               "  --keep-heads 2 --json",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .run = run_generate,

@@ -149,11 +149,10 @@ const ct_verb ct_verb_prompts = {
     .description =
         "Builds one prompt for each length and depth and writes it as JSON, in the form of the "
         "thesis's code: NAME_LENGTH_DEPTH_prompts.json.",
-    .example =
-        "cortado prompts studies/quickstart.yaml -o prompts\n"
-        "cortado prompts --tokenizer gemma --haystack essays/*.txt --lengths 250:4096:10 \\\n"
-        "  --depths 0:100:10 --needle $'\\nThe sky is green.\\n' \\\n"
-        "  --question 'What colour is the sky?' -o prompts",
+    .example = "cortado prompts studies/quickstart.yaml -o prompts\n"
+               "cortado prompts --tokenizer gemma --haystack essays/*.txt \\\n"
+               "  --lengths 250:4096:10 --depths 0:100:10 --needle $'\\nThe sky is green.\\n' \\\n"
+               "  --question 'What colour is the sky?' -o prompts",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .run = run_prompts,

@@ -7,7 +7,7 @@
 #include "cli/common.h"
 #include "cli/verbs.h"
 #include "io/file.h"
-#include "report/report.h"
+#include <cortado/report.h>
 
 static int run_report(const ct_args *args)
 {
@@ -16,6 +16,14 @@ static int run_report(const ct_args *args)
     ct_err err = {0};
     ct_status st = CT_OK;
     char *table = NULL, *figures = NULL, *html = NULL;
+    const char *out = ct_args_text(args, "--out", NULL);
+    if (!out) out = html = ct_path_join(dirs[0], "report.html", &err);
+    if (!out) {
+        st = CT_ERR_MEMORY;
+        goto done;
+    }
+    CT_TRY(
+        ct_report_html(dirs, n, out, &err)); /* first: it lists failed cells even if all failed */
     for (size_t i = 0; i < n; i++) {
         CT_TRY(ct_report_table(dirs[i], &table, &err));
         printf("%s%s", i ? "\n" : "", table);
@@ -31,13 +39,6 @@ static int run_report(const ct_args *args)
         free(figures);
         figures = NULL;
     }
-    const char *out = ct_args_text(args, "--out", NULL);
-    if (!out) out = html = ct_path_join(dirs[0], "report.html", &err);
-    if (!out) {
-        st = CT_ERR_MEMORY;
-        goto done;
-    }
-    CT_TRY(ct_report_html(dirs, n, out, &err));
     printf("report   %s\n", out);
 done:
     free(table);

@@ -10,7 +10,7 @@
 #include "cli/progress.h"
 #include "cli/verbs.h"
 #include "io/file.h"
-#include "report/report.h"
+#include <cortado/report.h>
 
 /* The first signal asks the run to stop; a second one ends the process as it would without us. */
 static volatile sig_atomic_t stop_requested;
@@ -63,8 +63,9 @@ static ct_status report_run(const char *dir, ct_err *err)
         st = CT_ERR_MEMORY;
         goto done;
     }
+    CT_TRY(
+        ct_report_html(&dir, 1, html, err)); /* first: it lists failed cells even if all failed */
     CT_TRY(ct_report_figures(&dir, 1, figures, err));
-    CT_TRY(ct_report_html(&dir, 1, html, err));
     printf("\nfigures  %s\nreport   %s\n", figures, html);
 done:
     free(table);

@@ -1,8 +1,11 @@
 /* cmd_synth.c - `cortado synth`: a model folder with random weights. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/common.h"
 #include "cli/verbs.h"
+#include "load/load.h"
+#include "load/synth.h"
 #include "model/model.h"
 
 static int run_synth(const ct_args *args)
@@ -12,8 +15,17 @@ static int run_synth(const ct_args *args)
     if (!config || !dir) return ct_args_usage(args, "expected --config FILE and -o DIR");
     ct_err err = {0};
     ct_dtype dtype = strcmp(ct_args_text(args, "--dtype", "bf16"), "f32") ? CT_BF16 : CT_F32;
-    ct_status st =
-        ct_model_synth(dir, config, (uint64_t)ct_args_int(args, "--seed", 0), dtype, &err);
+    ct_status st;
+    json_t *json = NULL;
+    ct_synth_tensor *tensors = NULL;
+    size_t n = 0;
+    CT_TRY(ct_config_open(config, &json, &err));
+    CT_TRY(ct_model_synth_tensors(json, config, &tensors, &n, &err));
+    CT_TRY(ct_synth_write(dir, config, tensors, n, (uint64_t)ct_args_int(args, "--seed", 0), dtype,
+                          &err));
+done:
+    json_decref(json);
+    free(tensors);
     if (st != CT_OK) return ct_args_fail(args, &err);
     printf("%s\n", dir);
     return CT_EXIT_OK;

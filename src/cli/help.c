@@ -1,4 +1,5 @@
 /* help.c - help at 80 columns and the man page, both from the verbs' tables. See args.h. */
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/version.h"
@@ -9,28 +10,29 @@ enum { WIDTH = 78, HELP_COLUMN = 26 };
 /* Prints text wrapped at WIDTH, each line indented; the cursor stands at `column` when called. */
 static void print_wrapped(FILE *out, const char *text, int indent, int column)
 {
+    bool blank = false; /* a blank is due before the next word, unless the line ends there */
     for (const char *p = text; *p;) {
         if (!strncmp(p, "\n\n", 2)) {
             fprintf(out, "\n\n%*s", indent, "");
             column = indent;
+            blank = false;
             p += 2;
             continue;
         }
+        if (*p == ' ' || *p == '\n') {
+            blank = true;
+            p++;
+            continue;
+        }
         int length = (int)strcspn(p, " \n");
-        if (column + length > WIDTH && column > indent) {
+        if (column + blank + length > WIDTH && column > indent) {
             fprintf(out, "\n%*s", indent, "");
             column = indent;
+            blank = false;
         }
-        fprintf(out, "%.*s", length, p);
-        column += length;
+        column += fprintf(out, "%s%.*s", blank ? " " : "", length, p);
+        blank = false;
         p += length;
-        if (*p == ' ' || (*p == '\n' && p[1] != '\n')) {
-            if (column + 1 < WIDTH) {
-                fputc(' ', out);
-                column++;
-            }
-            p++;
-        }
     }
     fputc('\n', out);
 }

@@ -37,6 +37,7 @@ struct ct_job {
     int64_t logits_capacity;
     uint8_t *heads_kept; /* [max_new, attention layers, H] */
     ct_audit audit;
+    ct_err failure; /* what ended this job alone, or CT_OK */
 };
 
 /* ---- stages -------------------------------------------------------------------------------------
@@ -287,6 +288,8 @@ static ct_status next_row(ct_job *job, ct_row *row, ct_err *err)
     return CT_OK;
 }
 
+/* What the row's logits mean for the job. Logits that no token can be chosen from end this job, not
+ * the others of the step. */
 static ct_status after_row(ct_job *job, const ct_row *row, ct_err *err)
 {
     if (job->state == CT_JOB_PREFILL) {
@@ -295,7 +298,15 @@ static ct_status after_row(ct_job *job, const ct_row *row, ct_err *err)
     } else {
         job->fed++;
     }
-    return row->want == CT_LOGITS_LAST ? choose(job, err) : CT_OK;
+    if (row->want != CT_LOGITS_LAST) return CT_OK;
+    ct_status st = choose(job, &job->failure);
+    if (st == CT_OK) return CT_OK;
+    if (st == CT_ERR_MEMORY) {
+        if (err) *err = job->failure;
+        return st;
+    }
+    job->state = CT_JOB_DONE;
+    return CT_OK;
 }
 
 ct_status ct_jobs_step(ct_session *session, ct_job *const *jobs, size_t n_jobs, ct_err *err)
@@ -363,6 +374,8 @@ ct_status ct_job_check(const ct_job *job, ct_err *err)
 {
     const ct_intervention *iv = &job->request.intervention;
     bool acts = false;
+    if (job->failure.status != CT_OK)
+        return ct_fail(err, job->failure.status, "%s", job->failure.text);
     for (int s = 0; s < CT_STAGE_COUNT; s++) {
         if (!ct_intervention_acts(iv, (ct_stage)s)) continue;
         if (job->audit.rows[s] > 0) return CT_OK;

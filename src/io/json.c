@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "io/file.h"
+#include "io/scan.h"
 
 /* What jansson 2.14 allocates, with malloc's overhead: measured by the unit test, rounded up. */
 enum { OBJECT_BYTES = 256, ARRAY_BYTES = 144, VALUE_BYTES = 96, KEY_BYTES = 80 };
@@ -80,6 +81,27 @@ static survey look_over(const char *bytes, size_t size, char *copy)
     return s;
 }
 
+/* jansson reports most allocations that fail as wrong syntax. The scanner, which allocates nothing,
+ * tells them apart: what it finds sound was refused for want of memory. */
+static bool is_memory(const json_error_t *error, const char *bytes, size_t size)
+{
+    switch (json_error_code(error)) {
+    case json_error_out_of_memory:
+        return true;
+    case json_error_unknown:
+    case json_error_invalid_syntax:
+    case json_error_premature_end_of_input:
+    case json_error_end_of_input_expected:
+        break;
+    default:
+        return false;
+    }
+    ct_scan scan = ct_scan_start(bytes, size);
+    char first = ct_scan_peek(&scan);
+    return (first == '{' || first == '[') && ct_utf8_valid(bytes, size) && ct_scan_skip(&scan) &&
+           ct_scan_finish(&scan);
+}
+
 ct_status ct_json_parse(const char *bytes, size_t size, const char *where, json_t **out,
                         ct_err *err)
 {
@@ -103,10 +125,10 @@ ct_status ct_json_parse(const char *bytes, size_t size, const char *where, json_
         bytes = copy;
         size = copy_size;
     }
-    json_error_t error;
+    json_error_t error = {0}; /* jansson leaves the code unset where its first allocation fails */
     value = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
     if (!value) {
-        st = json_error_code(&error) == json_error_out_of_memory
+        st = is_memory(&error, bytes, size)
                  ? ct_fail_memory(err, where, s.tree_bytes)
                  : ct_fail(err, CT_ERR_FORMAT, "%s: line %d, column %d: not valid JSON: %s", where,
                            error.line, error.column, error.text);

@@ -16,6 +16,7 @@
 
 #include "intervene/intervene.h"
 #include "load/load.h"
+#include "load/synth.h"
 #include "op/op.h"
 
 typedef struct ct_pass ct_pass;
@@ -52,8 +53,8 @@ struct ct_layer {
     int64_t state_floats;    /* 0: none */
 };
 
-/* One tensor of an architecture: where it goes when loading, how it is drawn when synthesised
- * (normal with deviation `scale` around `offset`). Exactly one of matrix and vector is set. */
+/* One tensor of an architecture: where it goes when loading, how it is drawn when synthesised (with
+ * standard deviation `scale` around `offset`). Exactly one of matrix and vector is set. */
 typedef struct ct_tensor_spec {
     char name[128];
     int rank;
@@ -73,6 +74,12 @@ typedef struct ct_tensor_list {
 ct_tensor_spec *ct_tensor_list_add(ct_tensor_list *list, ct_err *err, int rank,
                                    const int64_t *shape, float scale, float offset, const char *fmt,
                                    ...) CT_PRINTF(7, 8);
+
+/* The tensors that a model of this config.json has, with the scales of ct_synth_write such that
+ * random weights keep activations about as large as their inputs at any depth. `where` is the
+ * config's path, for errors. The caller frees *out (one allocation, names included). */
+ct_status ct_model_synth_tensors(const json_t *config, const char *where, ct_synth_tensor **out,
+                                 size_t *n, ct_err *err) CT_CHECK;
 
 /* One family of models. */
 typedef struct ct_arch {
@@ -113,6 +120,10 @@ struct ct_model {
 
 /* Zeroed memory that lives as long as the model, or NULL with err filled. */
 void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err);
+
+/* CT_ERR_UNSUPPORTED, naming the operation, if the model's backend lacks one that its layers need.
+ */
+ct_status ct_model_check_ops(const ct_model *model, ct_err *err) CT_CHECK;
 
 /* The model whose sequences the session steps. */
 const ct_model *ct_session_model(const ct_session *session);

@@ -124,7 +124,7 @@ static ct_status check_needs(const ct_ops *ops, const ct_op_need *needs, size_t 
     return CT_OK;
 }
 
-static ct_status check_ops(const ct_model *model, ct_err *err)
+ct_status ct_model_check_ops(const ct_model *model, ct_err *err)
 {
     static const ct_op_need top[] = {
         CT_NEEDS(class_name), CT_NEEDS(choose_compute), CT_NEEDS(scratch_bytes), CT_NEEDS(matmul),
@@ -247,6 +247,36 @@ done:
     return st;
 }
 
+ct_status ct_model_synth_tensors(const json_t *config, const char *where, ct_synth_tensor **out,
+                                 size_t *n, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_tensor_list tensors = {0};
+    ct_model *model = calloc(1, sizeof *model);
+    if (!model) CT_TRY(ct_fail_memory(err, "model", sizeof *model));
+    CT_TRY(configure(model, config, where, &tensors, err));
+    size_t bytes = tensors.n * (sizeof **out + sizeof tensors.specs->name);
+    ct_synth_tensor *list = malloc(bytes);
+    if (!list) CT_TRY(ct_fail_memory(err, "tensor list", bytes));
+    char *names = (char *)(list + tensors.n);
+    for (size_t i = 0; i < tensors.n; i++) {
+        const ct_tensor_spec *spec = &tensors.specs[i];
+        char *name = memcpy(names + i * sizeof spec->name, spec->name, sizeof spec->name);
+        list[i] = (ct_synth_tensor){.name = name,
+                                    .rank = spec->rank,
+                                    /* a uniform number in [-s, s) has the deviation s / sqrt(3) */
+                                    .scale = spec->scale * 1.7320508f,
+                                    .offset = spec->offset};
+        memcpy(list[i].shape, spec->shape, sizeof list[i].shape);
+    }
+    *out = list;
+    *n = tensors.n;
+done:
+    ct_model_close(model);
+    free(tensors.specs);
+    return st;
+}
+
 ct_status ct_model_open(const char *dir, const ct_model_options *options, ct_model **out,
                         ct_err *err)
 {
@@ -272,7 +302,7 @@ ct_status ct_model_open(const char *dir, const ct_model_options *options, ct_mod
     CT_TRY(configure(model, config, where, &tensors, err));
     if (options->window_visible > 0) model->window = options->window_visible - 1;
     model->info.window = model->window < 0 ? 0 : model->window + 1;
-    CT_TRY(check_ops(model, err));
+    CT_TRY(ct_model_check_ops(model, err));
 
     CT_TRY(ct_folder_open(dir, &model->folder, err));
     for (size_t i = 0; i < tensors.n; i++) CT_TRY(load_tensor(model, &tensors.specs[i], err));

@@ -27,10 +27,41 @@ struct ct_canvas {
     ct_err *err;
 };
 
-/* ---- canvas -----------------------------------------------------------------------------------
+struct ct_fonts {
+    PangoFontMap *map; /* its own: pango's default one is never freed and grows */
+};
+
+/* ---- fonts and canvas -------------------------------------------------------------------------
  */
 
-static ct_status canvas_init(ct_canvas *canvas, cairo_t *cr, ct_err *err)
+ct_status ct_fonts_new(ct_fonts **out, ct_err *err)
+{
+    ct_fonts *fonts = malloc(sizeof *fonts);
+    if (!fonts) return ct_fail_memory(err, "fonts", sizeof *fonts);
+    fonts->map = pango_cairo_font_map_new();
+    PangoContext *context = pango_font_map_create_context(fonts->map);
+    PangoFontDescription *description = pango_font_description_from_string(FONT_FAMILIES " 9");
+    PangoFont *font = pango_context_load_font(context, description);
+    pango_font_description_free(description);
+    g_object_unref(context);
+    if (!font) {
+        ct_fonts_free(fonts);
+        return ct_fail(err, CT_ERR_NOT_FOUND,
+                       "figure: expected an installed font, got none (install fonts-inter)");
+    }
+    g_object_unref(font);
+    *out = fonts;
+    return CT_OK;
+}
+
+void ct_fonts_free(ct_fonts *fonts)
+{
+    if (!fonts) return;
+    g_object_unref(fonts->map);
+    free(fonts);
+}
+
+static ct_status canvas_init(ct_canvas *canvas, ct_fonts *fonts, cairo_t *cr, ct_err *err)
 {
     *canvas = (ct_canvas){.cr = cr, .err = err};
     if (cairo_status(cr) != CAIRO_STATUS_SUCCESS)
@@ -40,20 +71,14 @@ static ct_status canvas_init(ct_canvas *canvas, cairo_t *cr, ct_err *err)
     cairo_font_options_set_hint_style(options, CAIRO_HINT_STYLE_NONE);
     cairo_font_options_set_hint_metrics(options, CAIRO_HINT_METRICS_OFF);
     cairo_font_options_set_antialias(options, CAIRO_ANTIALIAS_GRAY);
-    PangoContext *context = pango_cairo_create_context(cr);
+    PangoContext *context = pango_font_map_create_context(fonts->map);
     pango_cairo_context_set_font_options(context, options);
     pango_cairo_context_set_resolution(context, 72);
     pango_context_set_round_glyph_positions(context, FALSE);
+    pango_cairo_update_context(cr, context);
     cairo_font_options_destroy(options);
     canvas->layout = pango_layout_new(context);
-    PangoFontDescription *description = pango_font_description_from_string(FONT_FAMILIES " 9");
-    PangoFont *font = pango_context_load_font(context, description);
-    pango_font_description_free(description);
     g_object_unref(context);
-    if (!font)
-        return ct_fail(err, CT_ERR_NOT_FOUND,
-                       "figure: expected an installed font, got none (install fonts-inter)");
-    g_object_unref(font);
     return CT_OK;
 }
 
@@ -371,11 +396,11 @@ static cairo_status_t sink_write(void *closure, const unsigned char *data, unsig
                                                                   : CAIRO_STATUS_WRITE_ERROR;
 }
 
-static ct_status run(ct_draw_fn draw, const void *user, cairo_surface_t *surface, double scale,
-                     ct_canvas *canvas, ct_err *err)
+static ct_status run(ct_fonts *fonts, ct_draw_fn draw, const void *user, cairo_surface_t *surface,
+                     double scale, ct_canvas *canvas, ct_err *err)
 {
     cairo_t *cr = cairo_create(surface);
-    ct_status st = canvas_init(canvas, cr, err);
+    ct_status st = canvas_init(canvas, fonts, cr, err);
     if (st == CT_OK) {
         cairo_scale(cr, scale, scale);
         set_ink(canvas, (ct_ink){0xFFFFFF, 1});
@@ -391,19 +416,20 @@ static ct_status run(ct_draw_fn draw, const void *user, cairo_surface_t *surface
 }
 
 /* First pass: nothing is kept but sizes. */
-static ct_status measure(ct_draw_fn draw, const void *user, ct_canvas *canvas, ct_err *err)
+static ct_status measure(ct_fonts *fonts, ct_draw_fn draw, const void *user, ct_canvas *canvas,
+                         ct_err *err)
 {
     cairo_surface_t *surface = cairo_recording_surface_create(CAIRO_CONTENT_COLOR_ALPHA, NULL);
-    ct_status st = run(draw, user, surface, 1, canvas, err);
+    ct_status st = run(fonts, draw, user, surface, 1, canvas, err);
     cairo_surface_destroy(surface);
     return st;
 }
 
-ct_status ct_figure_measure(ct_draw_fn draw, const void *user, ct_box *page, ct_text_box **texts,
-                            size_t *n_texts, ct_err *err)
+ct_status ct_figure_measure(ct_fonts *fonts, ct_draw_fn draw, const void *user, ct_box *page,
+                            ct_text_box **texts, size_t *n_texts, ct_err *err)
 {
     ct_canvas canvas = {0};
-    ct_status st = measure(draw, user, &canvas, err);
+    ct_status st = measure(fonts, draw, user, &canvas, err);
     if (st == CT_OK) {
         *page = (ct_box){0, 0, canvas.width, canvas.height};
         *texts = canvas.texts;
@@ -471,7 +497,7 @@ done:
     return st;
 }
 
-ct_status ct_figure_render(ct_draw_fn draw, const void *user, const char *title,
+ct_status ct_figure_render(ct_fonts *fonts, ct_draw_fn draw, const void *user, const char *title,
                            const char *description, ct_figure_form form, ct_buf *out, ct_err *err)
 {
     ct_status st = CT_OK;
@@ -481,12 +507,12 @@ ct_status ct_figure_render(ct_draw_fn draw, const void *user, const char *title,
     cairo_surface_t *surface = NULL;
     char *safe_title = clean(title, err);
     if (!safe_title) return CT_ERR_MEMORY;
-    CT_TRY(measure(draw, user, &canvas, err));
+    CT_TRY(measure(fonts, draw, user, &canvas, err));
     double width = canvas.width, height = canvas.height;
     canvas_clear(&canvas);
     surface = surface_new(form, width, height, safe_title, &sink);
     double scale = form == CT_FIGURE_PNG ? PNG_DOTS_PER_INCH / 72.0 : 1;
-    CT_TRY(run(draw, user, surface, scale, &canvas, err));
+    CT_TRY(run(fonts, draw, user, surface, scale, &canvas, err));
     cairo_status_t written = CAIRO_STATUS_SUCCESS;
     if (form == CT_FIGURE_PNG) {
         written = cairo_surface_write_to_png_stream(surface, sink_write, &sink);
@@ -553,7 +579,7 @@ ct_status ct_xml_escape(const char *text, bool one_line, ct_buf *out, ct_err *er
 /* Length of the mark that stands before an id at `at`, or 0. cairo writes no other references. */
 static size_t id_mark(const char *at)
 {
-    static const char *const marks[] = {"id=\"", "xlink:href=\"#", "url(#"};
+    static const char *const marks[] = {" id=\"", "xlink:href=\"#", "url(#"};
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
         if (strncmp(at, marks[i], strlen(marks[i])) == 0) return strlen(marks[i]);
     return 0;

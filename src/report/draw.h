@@ -19,6 +19,13 @@
 
 typedef struct ct_canvas ct_canvas;
 
+/* Fonts as they are loaded. Made once and used for many figures, by one thread at a time. */
+typedef struct ct_fonts ct_fonts;
+
+/* CT_ERR_NOT_FOUND if no font is installed at all. ct_fonts_free takes NULL. */
+ct_status ct_fonts_new(ct_fonts **out, ct_err *err) CT_CHECK;
+void ct_fonts_free(ct_fonts *fonts);
+
 typedef struct ct_box {
     double x, y, width, height;
 } ct_box;
@@ -77,14 +84,14 @@ typedef ct_status (*ct_draw_fn)(ct_canvas *canvas, const void *user, ct_err *err
 /* Draws a figure in one form and appends the file's bytes to `out`. PNG has 192 dots per inch,
  * twice a screen's 96. SVG carries `title` and `description` for readers that cannot see it, its
  * text is outlines; PDF embeds subsets of the fonts and has a fixed date: the same figure gives the
- * same bytes. CT_ERR_NOT_FOUND if no font is installed at all. */
-ct_status ct_figure_render(ct_draw_fn draw, const void *user, const char *title,
+ * same bytes. */
+ct_status ct_figure_render(ct_fonts *fonts, ct_draw_fn draw, const void *user, const char *title,
                            const char *description, ct_figure_form form, ct_buf *out,
                            ct_err *err) CT_CHECK;
 
 /* Runs the figure without an output; gives its size and every text it draws. For tests. */
-ct_status ct_figure_measure(ct_draw_fn draw, const void *user, ct_box *page, ct_text_box **texts,
-                            size_t *n_texts, ct_err *err) CT_CHECK;
+ct_status ct_figure_measure(ct_fonts *fonts, ct_draw_fn draw, const void *user, ct_box *page,
+                            ct_text_box **texts, size_t *n_texts, ct_err *err) CT_CHECK;
 void ct_text_boxes_free(ct_text_box *texts, size_t n_texts);
 
 /* Appends an SVG that ct_figure_render made, ready to stand inside HTML: no XML declaration, every

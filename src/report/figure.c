@@ -57,7 +57,7 @@ void ct_axis_labels(ct_canvas *canvas, const ct_text_style *style, const ct_xy *
     size_t stride = 1;
     while (stride < n && !labels_fit(canvas, style, at, texts, n, stride, gap)) stride++;
     /* A somewhat larger stride that ends on the last label looks better than one that does not. */
-    for (size_t s = stride; n > 1 && s < 2 * stride; s++)
+    for (size_t s = stride; n > 1 && s <= 3 * stride; s++)
         if ((n - 1) % s == 0 && labels_fit(canvas, style, at, texts, n, s, gap)) {
             stride = s;
             break;
@@ -126,7 +126,7 @@ static ct_status failed_note(const ct_figure *figure, ct_buf *out, ct_err *err)
                         figure->panels[k].keep_heads == v->points[p].keep_heads;
             if (!shown) continue;
             failed += v->points[p].failed;
-            all += v->points[p].failed + v->points[p].prompts;
+            all += v->points[p].failed + v->points[p].cells;
         }
     }
     if (!failed) return CT_OK;
@@ -194,7 +194,7 @@ static ct_status plan_accuracy(ct_plan *plan, const ct_stats *stats, ct_err *err
     ct_figure *f;
     bool any = false, any_edit = false, rows = false;
     for (size_t i = 0; i < stats->n_versions; i++) {
-        if (!stats->versions[i].prompts) continue;
+        if (!stats->versions[i].cells) continue;
         any |= swept(&stats->versions[i]);
         rows |= !swept(&stats->versions[i]);
         any_edit |= !swept(&stats->versions[i]) && edits(&stats->versions[i]);
@@ -204,7 +204,7 @@ static ct_status plan_accuracy(ct_plan *plan, const ct_stats *stats, ct_err *err
         for (size_t i = 0; i < stats->n_versions; i++) {
             const ct_stats_version *v = &stats->versions[i];
             /* An untouched run is a line of reference beside the sweeps. */
-            if (v->prompts && (swept(v) || !edits(v))) f->versions[f->n_versions++] = i;
+            if (v->cells && (swept(v) || !edits(v))) f->versions[f->n_versions++] = i;
         }
         CT_TRY(name_figure(f, "accuracy_by_heads", "Accuracy by number of heads kept", err));
         CT_TRY(
@@ -217,7 +217,7 @@ static ct_status plan_accuracy(ct_plan *plan, const ct_stats *stats, ct_err *err
     if (rows && (any_edit || !any)) {
         CT_TRY(plan_add(plan, CT_FIGURE_ROWS, stats, &f, err));
         for (size_t i = 0; i < stats->n_versions; i++)
-            if (stats->versions[i].prompts && (!swept(&stats->versions[i])))
+            if (stats->versions[i].cells && (!swept(&stats->versions[i])))
                 f->versions[f->n_versions++] = i;
         CT_TRY(name_figure(f, "accuracy_by_weights",
                            any_edit ? "Accuracy by edit of the attention weights" : "Accuracy",
@@ -248,7 +248,7 @@ static ct_status panel_add(ct_figure *f, size_t version, const ct_point *p, cons
     else panel->title = ct_strf(err, "k = %lld", (long long)p->keep_heads);
     double percent = 100 * p->accuracy;
     if (p->prompts)
-        CT_TRY(ct_label_fixed(&accuracy, percent, percent == floor(percent) ? 0 : 1, err));
+        CT_TRY(ct_label_fixed(&accuracy, percent, percent <= 0 || percent >= 100 ? 0 : 1, err));
     else CT_TRY(ct_buf_adds(&accuracy, "failed", err));
     CT_TRY(text_take(&accuracy, &panel->accuracy, err));
     if (!panel->title) st = CT_ERR_MEMORY;
@@ -280,12 +280,12 @@ static const char MAP_NOTE[] = "Colour: mean score; number above a map: accuracy
 
 static bool mappable(const ct_stats_version *v)
 {
-    return v->prompts && v->n_lengths <= CT_RETRIEVAL_MAX / v->n_depths;
+    return v->cells && v->n_lengths <= CT_RETRIEVAL_MAX / v->n_depths;
 }
 
 /* The maps of one version: all k on one figure, and one figure for each k if there are several. */
-static ct_status plan_version_maps(ct_plan *plan, const ct_stats *stats, size_t v, const char *slug,
-                                   ct_err *err)
+static ct_status plan_version_maps(ct_plan *plan, const ct_stats *stats, size_t v,
+                                   bool shown_together, const char *slug, ct_err *err)
 {
     ct_status st = CT_OK;
     const ct_stats_version *version = &stats->versions[v];
@@ -297,6 +297,7 @@ static ct_status plan_version_maps(ct_plan *plan, const ct_stats *stats, size_t 
         const ct_point *only = i ? &version->points[i - 1] : NULL;
         if (only && !only->prompts) continue;
         CT_TRY(plan_add(plan, CT_FIGURE_MAPS, stats, &f, err));
+        f->single = only || shown_together;
         f->panels = calloc(version->n_points, sizeof *f->panels);
         if (!f->panels) {
             st = ct_fail_memory(err, "maps", version->n_points);
@@ -325,7 +326,7 @@ done:
 }
 
 /* Versions with one k each stand on one figure together, as in the thesis's Figure D.1. */
-static ct_status plan_weight_maps(ct_plan *plan, const ct_stats *stats, ct_err *err)
+static ct_status plan_weight_maps(ct_plan *plan, const ct_stats *stats, bool *made, ct_err *err)
 {
     ct_status st = CT_OK;
     ct_buf label = {0};
@@ -334,7 +335,8 @@ static ct_status plan_weight_maps(ct_plan *plan, const ct_stats *stats, ct_err *
     if (!chosen) return ct_fail_memory(err, "maps", stats->n_versions);
     for (size_t i = 0; i < stats->n_versions; i++)
         if (!swept(&stats->versions[i]) && mappable(&stats->versions[i])) chosen[n++] = i;
-    if (n < 2) goto done;
+    *made = n >= 2;
+    if (!*made) goto done;
     CT_TRY(plan_add(plan, CT_FIGURE_MAPS, stats, &f, err));
     f->panels = calloc(n, sizeof *f->panels);
     if (!f->panels) {
@@ -360,23 +362,26 @@ done:
     return st;
 }
 
-ct_status ct_figures_plan(const ct_stats *stats, ct_figure **out, size_t *n, ct_err *err)
+ct_status ct_figures_plan(const ct_stats *stats, unsigned wanted, ct_figure **out, size_t *n,
+                          ct_err *err)
 {
     if (!stats->n_cells)
         return ct_fail(err, CT_ERR_NOT_FOUND,
                        "figures: expected finished cells, got none (run the study first)");
-    if (!stats->prompts)
+    if (!stats->done)
         return ct_fail(err, CT_ERR_VALUE, "figures: all %zu cells failed; the first: %s",
                        stats->n_cells, stats->cells[0].error);
     ct_status st = CT_OK;
     ct_plan plan = {0};
     char **slugs = NULL;
+    bool together = false;
     CT_TRY(ct_label_slugs(stats, &slugs, err));
-    CT_TRY(plan_accuracy(&plan, stats, err));
-    CT_TRY(plan_weight_maps(&plan, stats, err));
-    for (size_t v = 0; v < stats->n_versions; v++)
+    if (wanted & CT_WANT_ACCURACY) CT_TRY(plan_accuracy(&plan, stats, err));
+    if (wanted & CT_WANT_MAPS) CT_TRY(plan_weight_maps(&plan, stats, &together, err));
+    for (size_t v = 0; wanted & CT_WANT_MAPS && v < stats->n_versions; v++)
         if (mappable(&stats->versions[v]))
-            CT_TRY(plan_version_maps(&plan, stats, v, slugs[v], err));
+            CT_TRY(plan_version_maps(&plan, stats, v, together && !swept(&stats->versions[v]),
+                                     slugs[v], err));
     *out = plan.figures;
     *n = plan.n;
     plan = (ct_plan){0};
@@ -457,12 +462,12 @@ done:
 static ct_status csv_points(const ct_figure *f, ct_buf *out, ct_err *err)
 {
     ct_status st = CT_OK;
-    CT_TRY(ct_buf_addf(out, err, "%s,prompts,failed,accuracy,low,high\n", VERSION_COLUMNS));
+    CT_TRY(ct_buf_addf(out, err, "%s,prompts,cells,failed,accuracy,low,high\n", VERSION_COLUMNS));
     for (size_t i = 0; i < f->n_versions; i++) {
         const ct_stats_version *v = &f->stats->versions[f->versions[i]];
         for (const ct_point *p = v->points; p < v->points + v->n_points; p++) {
             CT_TRY(csv_version(out, v, p->keep_heads, err));
-            CT_TRY(ct_buf_addf(out, err, ",%zu,%zu,", p->prompts, p->failed));
+            CT_TRY(ct_buf_addf(out, err, ",%zu,%zu,%zu,", p->prompts, p->cells, p->failed));
             const double numbers[3] = {p->accuracy, p->low, p->high};
             for (int c = 0; c < 3; c++) {
                 if (c) CT_TRY(ct_buf_adds(out, ",", err));
@@ -479,8 +484,7 @@ static ct_status csv_maps(const ct_figure *f, ct_buf *out, ct_err *err)
 {
     ct_status st = CT_OK;
     ct_retrieval map = {0};
-    CT_TRY(
-        ct_buf_addf(out, err, "%s,length,depth,prompts,mean_score,max_score\n", VERSION_COLUMNS));
+    CT_TRY(ct_buf_addf(out, err, "%s,length,depth,cells,mean_score,max_score\n", VERSION_COLUMNS));
     for (size_t i = 0; i < f->n_panels; i++) {
         const ct_stats_version *v = &f->stats->versions[f->panels[i].version];
         ct_retrieval_clear(&map);

@@ -31,13 +31,19 @@ typedef struct ct_figure {
     size_t *versions; /* ascending; of CT_FIGURE_MAPS: those of its panels */
     size_t n_panels;
     ct_map_panel *panels;
+    bool single;    /* one of the maps that another figure shows together */
     int64_t window; /* attention window in tokens, drawn into maps; 0: unknown or none */
 } ct_figure;
 
-/* All figures of the cells, in the order of a report: accuracy by heads, accuracy by weights, maps
- * of each version (all k together, then single ones). No done cell at all is CT_ERR_VALUE that says
- * so with the first error; no cell is CT_ERR_NOT_FOUND. The figures borrow stats. */
-ct_status ct_figures_plan(const ct_stats *stats, ct_figure **out, size_t *n, ct_err *err) CT_CHECK;
+/* Which figures are wanted, as bits; a study's key `figures` names them. */
+enum { CT_WANT_ACCURACY = 1, CT_WANT_MAPS = 2, CT_WANT_ALL = 3 };
+
+/* All wanted figures of the cells, in the order of a report: accuracy by heads, accuracy by
+ * weights, maps of each version (all k together, then single ones). No done cell at all is
+ * CT_ERR_VALUE that says so with the first error; no cell is CT_ERR_NOT_FOUND. The figures borrow
+ * stats. */
+ct_status ct_figures_plan(const ct_stats *stats, unsigned wanted, ct_figure **out, size_t *n,
+                          ct_err *err) CT_CHECK;
 void ct_figures_free(ct_figure *figures, size_t n);
 
 /* A ct_draw_fn; user is a ct_figure. */

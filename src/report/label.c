@@ -52,14 +52,14 @@ static const char *stages_text(const ct_stats_version *v)
 {
     if (same(v->stages, "prefill+generation")) return "prefill + generation";
     if (same(v->stages, "prefill")) return "prefill only";
-    return *v->stages ? v->stages : "no head selection";
+    return v->stages;
 }
 
 static const char *metric_text(const ct_stats_version *v)
 {
     if (same(v->metric, "entropy-inverted")) return "inverted entropy";
     if (same(v->metric, "random")) return "random heads";
-    if (same(v->metric, "l2")) return "l2 norm";
+    if (same(v->metric, "l2")) return "L2 norm";
     return v->metric;
 }
 
@@ -81,14 +81,21 @@ ct_status ct_label_version(const ct_stats_version *v, unsigned mask, ct_buf *out
     size_t begin = out->size;
     const unsigned heads = CT_FIELD_SELECTION | CT_FIELD_STAGES | CT_FIELD_METRIC;
     if (!mask) mask = edits(v) ? CT_FIELD_WEIGHTS : CT_FIELD_STAGES;
+    const bool both = mask & heads && mask & CT_FIELD_WEIGHTS;
     if (!*v->stages && mask & heads) mask = (mask & ~heads) | CT_FIELD_STAGES;
     else if ((mask & heads) == CT_FIELD_SELECTION) mask |= CT_FIELD_STAGES;
+    /* Among versions that differ in both, each is told by what was done to it. */
+    if (both && !*v->stages && edits(v)) mask &= ~heads;
+    if (both && !edits(v)) mask &= ~(unsigned)CT_FIELD_WEIGHTS;
+    const char *unselected = both ? "no intervention" : "no head selection";
     if (mask & CT_FIELD_MODEL) CT_TRY(part(out, begin, ", ", v->model, err));
     if (mask & CT_FIELD_STUDY) CT_TRY(part(out, begin, ", ", v->study, err));
-    if (mask & CT_FIELD_STAGES) CT_TRY(part(out, begin, ", ", stages_text(v), err));
+    if (mask & CT_FIELD_STAGES)
+        CT_TRY(part(out, begin, ", ", *v->stages ? stages_text(v) : unselected, err));
     if (mask & CT_FIELD_METRIC) CT_TRY(part(out, begin, ", ", metric_text(v), err));
     if (mask & CT_FIELD_WEIGHTS) {
-        CT_TRY(part(out, begin, ", ", v->weights_generation, err));
+        CT_TRY(part(out, begin, ", ", both ? "weights " : v->weights_generation, err));
+        if (both) CT_TRY(ct_buf_adds(out, v->weights_generation, err));
         CT_TRY(ct_buf_addf(out, err, " \xE2\x80\x93 %s", v->weights_prefill));
     }
     if (mask & CT_FIELD_TEMPLATE) {

@@ -13,7 +13,7 @@
 
 #define M CT_FIGURE_MARGIN
 
-enum { Y_LABELS = 40, X_LABELS = 14, TITLE = 14, GAP_X = 9, GAP_Y = 12 };
+enum { Y_LABELS = 40, X_LABELS = 14, TITLE = 14, GAP_X = 12, GAP_Y = 12 };
 
 static const ct_ink HATCH = {0x8A8A8A, 1}, EMPTY = {0xF1F1F1, 1}, WINDOW = {0x1A1A1A, 1};
 
@@ -138,12 +138,14 @@ static ct_status side_draw(ct_canvas *canvas, const int64_t *values, size_t n, c
             st = CT_ERR_MEMORY;
             goto done;
         }
-        /* Labels at the ends stay under their map: the next map's begin beside it. */
+        /* Labels at the ends stay under their map, or nearly: the next map's begin beside it. */
         ct_box box = ct_canvas_measure(canvas, &style, at[i].x, at[i].y, texts[i]);
+        const double over = GAP_X / 4.0;
         if (!depths && box.width < area.width)
-            at[i].x += fmax(0, area.x - box.x) - fmax(0, box.x + box.width - area.x - area.width);
+            at[i].x += fmax(0, area.x - over - box.x) -
+                       fmax(0, box.x + box.width - area.x - area.width - over);
     }
-    ct_axis_labels(canvas, &style, at, texts, n, depths ? 3 : 4);
+    ct_axis_labels(canvas, &style, at, texts, n, depths ? 2.5 : 4);
 done:
     for (size_t i = 0; texts && i < n; i++) free(texts[i]);
     free(texts);
@@ -223,31 +225,31 @@ static void grid_choose(const ct_figure *f, size_t n_lengths, size_t n_depths, s
     if (*columns == 2) *height = fmin(*height, 170);
 }
 
-/* The title on the left above each map and its accuracy on the right: with the sign for per cent if
- * that fits over every map. */
+/* The title on the left above each map and its accuracy on the right. Narrow maps go without the
+ * sign for per cent and then without bold letters, all of a figure alike. */
 static ct_status titles_draw(ct_canvas *canvas, const ct_figure *f, const ct_box *areas,
                              ct_err *err)
 {
-    ct_text_style title = CT_TEXT_TICK, number = CT_TEXT_TICK;
-    title.rgb = number.rgb = 0x1A1A1A;
-    title.bold = true;
-    number.across = CT_ALIGN_END;
-    bool sign = true;
-    for (int pass = 0; pass < 2; pass++)
-        for (size_t i = 0; i < f->n_panels; i++) {
+    enum { FULL, NO_SIGN, PLAIN, DRAW };
+    int form = FULL;
+    for (int pass = FULL; pass <= DRAW; pass++)
+        for (size_t i = 0; i < f->n_panels && (pass == form || pass == DRAW); i++) {
             const ct_map_panel *panel = &f->panels[i];
             double right = areas[i].x + areas[i].width, y = areas[i].y - 10;
-            bool failed = strcmp(panel->accuracy, "failed") == 0;
-            char *text = ct_strf(err, "%s%s", panel->accuracy, sign && !failed ? " %" : "");
+            ct_text_style title = CT_TEXT_TICK, number = CT_TEXT_TICK;
+            title.rgb = number.rgb = 0x1A1A1A;
+            title.bold = form < PLAIN;
+            number.across = CT_ALIGN_END;
+            bool sign = form == FULL && strcmp(panel->accuracy, "failed") != 0;
+            char *text = ct_strf(err, "%s%s", panel->accuracy, sign ? " %" : "");
             if (!text) return CT_ERR_MEMORY;
-            title.max_width = 0;
             ct_box left = ct_canvas_measure(canvas, &title, areas[i].x, y, panel->title);
-            ct_box box = pass ? ct_canvas_text(canvas, &number, right, y, text)
-                              : ct_canvas_measure(canvas, &number, right, y, text);
+            ct_box box = pass == DRAW ? ct_canvas_text(canvas, &number, right, y, text)
+                                      : ct_canvas_measure(canvas, &number, right, y, text);
             free(text);
-            if (left.x + left.width + 4 > box.x) sign = false;
+            if (left.x + left.width + 6 > box.x && form == pass && form < PLAIN) form++;
             title.max_width = fmax(box.x - areas[i].x - 4, 12);
-            if (pass) ct_canvas_text(canvas, &title, areas[i].x, y, panel->title);
+            if (pass == DRAW) ct_canvas_text(canvas, &title, areas[i].x, y, panel->title);
         }
     return CT_OK;
 }
@@ -288,7 +290,8 @@ ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
     ct_text_style label = CT_TEXT_LABEL;
     label.across = CT_ALIGN_MIDDLE;
     label.upwards = true;
-    ct_canvas_text(canvas, &label, M, (y + TITLE + bottom) / 2, "depth of the needle, %");
+    const char *depth = bottom - y - TITLE < 100 ? "depth, %" : "depth of the needle, %";
+    ct_canvas_text(canvas, &label, M, (y + TITLE + bottom) / 2, depth);
     label.upwards = false;
     double middle = M + Y_LABELS + (CT_FIGURE_WIDTH - 2 * M - Y_LABELS) / 2;
     y = bottom + X_LABELS + 6;

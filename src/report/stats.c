@@ -135,6 +135,8 @@ ct_status ct_stats_add(ct_stats *stats, const ct_cell *c, ct_err *err)
                           .decode_ms = c->decode_ms};
     memcpy(kept.key, c->key, sizeof kept.key);
     kept.key[sizeof kept.key - 1] = 0;
+    const char *prompt = *text_of(c->prompt_ids_hash) ? c->prompt_ids_hash : kept.key;
+    strncpy(kept.prompt, prompt, sizeof kept.prompt - 1);
     if (failed && !(kept.error = ct_strdup(text_of(c->error), err))) return CT_ERR_MEMORY;
     cells[stats->n_cells++] = kept;
     if (c->finished_unix_ms > 0) {
@@ -195,6 +197,7 @@ static int compare_cells(const void *left, const void *right)
     if (!d) d = compare_int(a->keep_heads, b->keep_heads);
     if (!d) d = compare_int(a->length, b->length);
     if (!d) d = compare_int(a->depth, b->depth);
+    if (!d) d = strcmp(a->prompt, b->prompt);
     if (!d) d = strcmp(a->key, b->key);
     if (!d) d = a->failed - b->failed; /* of two copies the done one comes first and stays */
     return d;
@@ -300,17 +303,31 @@ static ct_status distinct(const ct_stats_cell *cells, size_t n, bool depth, int6
     return CT_OK;
 }
 
+static bool same_prompt(const ct_stats_cell *a, const ct_stats_cell *b)
+{
+    return a->length == b->length && a->depth == b->depth && strcmp(a->prompt, b->prompt) == 0;
+}
+
+/* Seeds of one prompt are averaged first: they are no new prompts, and the interval is over
+ * prompts.
+ */
 static ct_status point_compute(const ct_stats_cell *cells, size_t n, double *values, ct_point *p,
                                ct_err *err)
 {
     *p = (ct_point){.keep_heads = cells[0].keep_heads};
     double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (cells[i].failed) {
-            p->failed++;
-            continue;
+    for (size_t begin = 0, end; begin < n; begin = end) {
+        double value = 0;
+        size_t done = 0;
+        for (end = begin; end < n && same_prompt(&cells[begin], &cells[end]); end++) {
+            if (cells[end].failed) continue;
+            value += cells[end].score / cells[end].max_score;
+            done++;
         }
-        values[p->prompts] = cells[i].score / cells[i].max_score;
+        p->cells += done;
+        p->failed += end - begin - done;
+        if (!done) continue;
+        values[p->prompts] = value / (double)done;
         sum += values[p->prompts++];
     }
     if (!p->prompts) return CT_OK;
@@ -353,7 +370,7 @@ static ct_status version_compute(ct_stats_version *v, const ct_stats_cell *cells
         ct_point *p = &v->points[v->n_points++];
         st = point_compute(cells + begin, end - begin, values, p, err);
         if (st != CT_OK) return st;
-        v->prompts += p->prompts;
+        v->cells += p->cells;
         v->failed += p->failed;
         if (!p->prompts) continue;
         if (!v->prompts_least || p->prompts < v->prompts_least) v->prompts_least = p->prompts;
@@ -374,11 +391,31 @@ ct_status ct_stats_finish(ct_stats *stats, ct_err *err)
         size_t v = stats->cells[begin].version;
         for (end = begin; end < stats->n_cells && stats->cells[end].version == v;) end++;
         st = version_compute(&stats->versions[v], stats->cells + begin, end - begin, values, err);
-        stats->prompts += stats->versions[v].prompts;
+        stats->done += stats->versions[v].cells;
         stats->failed += stats->versions[v].failed;
     }
     free(values);
     return st;
+}
+
+const ct_point *ct_stats_point(const ct_stats_version *v, int64_t keep_heads)
+{
+    for (size_t i = 0; i < v->n_points; i++)
+        if (v->points[i].keep_heads == keep_heads) return &v->points[i];
+    return NULL;
+}
+
+bool ct_stats_next_k(const ct_stats *stats, size_t begin, size_t end, int64_t after, int64_t *out)
+{
+    bool found = false;
+    for (size_t v = begin; v < end; v++)
+        for (size_t i = 0; i < stats->versions[v].n_points; i++) {
+            int64_t k = stats->versions[v].points[i].keep_heads;
+            if (k <= after || (found && k >= *out)) continue;
+            *out = k;
+            found = true;
+        }
+    return found;
 }
 
 /* ---- retrieval maps ---------------------------------------------------------------------------

@@ -13,7 +13,7 @@
 
 static int compare_versions(const void *pa, const void *pb)
 {
-    const ct_version *a = pa, *b = pb;
+    const ct_grid_version *a = pa, *b = pb;
     ORDER(a->heads.active[CT_STAGE_GENERATION], b->heads.active[CT_STAGE_GENERATION]);
     ORDER(a->heads.active[CT_STAGE_PREFILL], b->heads.active[CT_STAGE_PREFILL]);
     ORDER(a->heads.metric, b->heads.metric);
@@ -69,12 +69,12 @@ static size_t version_count(const ct_study_entry *e)
 }
 
 /* Every combination of weight edits with one head selection. */
-static ct_version *add_modes(const ct_study_entry *e, const ct_head_selection *heads,
-                             ct_version *out)
+static ct_grid_version *add_modes(const ct_study_entry *e, const ct_head_selection *heads,
+                                  ct_grid_version *out)
 {
     for (size_t g = 0; g < e->n_modes[CT_STAGE_GENERATION]; g++)
         for (size_t p = 0; p < e->n_modes[CT_STAGE_PREFILL]; p++) {
-            *out = (ct_version){.line = e->line};
+            *out = (ct_grid_version){.line = e->line};
             if (heads) out->heads = *heads;
             out->modes[CT_STAGE_GENERATION] = e->modes[CT_STAGE_GENERATION][g];
             out->modes[CT_STAGE_PREFILL] = e->modes[CT_STAGE_PREFILL][p];
@@ -84,7 +84,7 @@ static ct_version *add_modes(const ct_study_entry *e, const ct_head_selection *h
 }
 
 /* Writes the version_count(e) versions of an entry. */
-static void entry_versions(const ct_study_entry *e, ct_version *out)
+static void entry_versions(const ct_study_entry *e, ct_grid_version *out)
 {
     if (!e->selects_heads) {
         add_modes(e, NULL, out);
@@ -123,7 +123,7 @@ ct_status ct_grid_new(const ct_study *study, ct_grid *out, ct_err *err)
 {
     ct_status st = CT_ERR_MEMORY;
     ct_grid g = {0};
-    ct_version *own = NULL; /* of one entry */
+    ct_grid_version *own = NULL; /* of one entry */
     size_t most = 0;
     for (size_t i = 0; i < study->n_entries; i++) {
         const ct_study_entry *e = &study->entries[i];
@@ -139,7 +139,7 @@ ct_status ct_grid_new(const ct_study *study, ct_grid *out, ct_err *err)
     if (!(g.cells = alloc(g.n_cells, sizeof *g.cells, err))) goto done;
     if (!(own = alloc(most, sizeof *own, err))) goto done;
 
-    ct_version *version = g.versions;
+    ct_grid_version *version = g.versions;
     ct_point *point = g.points;
     for (size_t i = 0; i < study->n_entries; i++) {
         const ct_study_entry *e = &study->entries[i];
@@ -192,7 +192,7 @@ void ct_grid_clear(ct_grid *grid)
     *grid = (ct_grid){0};
 }
 
-bool ct_version_needs_needle(const ct_version *version)
+bool ct_grid_needs_needle(const ct_grid_version *version)
 {
     for (int stage = 0; stage < CT_STAGE_COUNT; stage++)
         if (version->modes[stage] != CT_WEIGHTS_KEEP && version->modes[stage] != CT_WEIGHTS_NULL)
@@ -200,7 +200,7 @@ bool ct_version_needs_needle(const ct_version *version)
     return false;
 }
 
-ct_status ct_version_describe(const ct_version *v, ct_buf *buf, ct_err *err)
+ct_status ct_grid_describe(const ct_grid_version *v, ct_buf *buf, ct_err *err)
 {
     ct_status st = CT_OK;
     size_t begin = buf->size;
@@ -260,7 +260,7 @@ ct_status ct_study_describe(const ct_study *study, ct_write_fn write, void *user
         ct_buf_addf(&buf, err, "\nprompts   %zu\nversions  %zu\n", grid.n_points, grid.n_versions));
     for (size_t i = 0; i < grid.n_versions; i++) {
         CT_TRY(ct_buf_addf(&buf, err, "%8zu  cells: ", cells[i]));
-        CT_TRY(ct_version_describe(&grid.versions[i], &buf, err));
+        CT_TRY(ct_grid_describe(&grid.versions[i], &buf, err));
         CT_TRY(ct_buf_adds(&buf, "\n", err));
         if (buf.size > 32768) {
             CT_TRY(write(user, buf.data, buf.size, err));

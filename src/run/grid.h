@@ -10,11 +10,11 @@
 #include "base/buf.h"
 #include "run/study.h"
 
-typedef struct ct_version {
+typedef struct ct_grid_version {
     ct_head_selection heads; /* all zero where inactive */
     ct_weights_mode modes[CT_STAGE_COUNT];
     int line; /* of its first entry in the study */
-} ct_version;
+} ct_grid_version;
 
 typedef struct ct_point {
     int64_t length, depth;
@@ -25,7 +25,7 @@ typedef struct ct_grid_cell {
 } ct_grid_cell;
 
 typedef struct ct_grid {
-    ct_version *versions; /* sorted: stages, metric, modes, keep, seed; distinct */
+    ct_grid_version *versions; /* sorted: stages, metric, modes, keep, seed; distinct */
     size_t n_versions;
     ct_point *points; /* sorted by length, then depth; distinct */
     size_t n_points;
@@ -37,8 +37,8 @@ ct_status ct_grid_new(const ct_study *study, ct_grid *out, ct_err *err) CT_CHECK
 void ct_grid_clear(ct_grid *grid);
 
 /* True if the version needs the needle's tokens: a weight edit other than keep and null. */
-bool ct_version_needs_needle(const ct_version *version);
+bool ct_grid_needs_needle(const ct_grid_version *version);
 /* The version in words, such as "keep 3 by entropy in generation; weights generation null". */
-ct_status ct_version_describe(const ct_version *version, ct_buf *buf, ct_err *err) CT_CHECK;
+ct_status ct_grid_describe(const ct_grid_version *version, ct_buf *buf, ct_err *err) CT_CHECK;
 
 #endif

@@ -1,4 +1,4 @@
-/* study.c - reads a study file against its schema. See study.h; the keys: docs/studies.md.
+/* study.c - reads a study file against its schema. See study.h; the keys: docs/STUDIES.md.
  *
  * The order of work: bytes to tree (io/yaml.h), tree to numbers and words with every value checked,
  * the number of cells from the counts alone, and only then the lists themselves, so that a grid of
@@ -236,8 +236,15 @@ static ct_status read_haystack(ct_study *s, const ct_yaml_node *node, ct_err *er
     if (n == 0) return ct_yaml_fail(&s->yaml, node, what, err, "at least one file or folder");
     s->haystack = calloc(n, sizeof *s->haystack);
     if (!s->haystack) return ct_fail_memory(err, what, n * sizeof *s->haystack);
-    for (const ct_yaml_node *i = list ? node->first : node; i; i = list ? i->next : NULL)
-        CT_TRY(ct_yaml_text(&s->yaml, i, what, &s->haystack[s->n_haystack++], err));
+    for (const ct_yaml_node *i = list ? node->first : node; i; i = list ? i->next : NULL) {
+        const char *name;
+        CT_TRY(ct_yaml_text(&s->yaml, i, what, &name, err));
+        s->haystack[s->n_haystack] = ct_study_path(s, name, err);
+        if (!s->haystack[s->n_haystack++]) {
+            st = CT_ERR_MEMORY;
+            goto done;
+        }
+    }
 done:
     return st;
 }
@@ -613,6 +620,7 @@ void ct_study_close(ct_study *s)
     free(s->entries);
     free(s->lengths.values);
     free(s->depths.values);
+    for (size_t i = 0; i < s->n_haystack; i++) free(s->haystack[i]);
     free(s->haystack);
     free(s->keywords);
     free(s->options);

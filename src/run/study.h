@@ -55,7 +55,7 @@ struct ct_study {
     const char *name, *model;
     int model_line;
 
-    const char **haystack;
+    char **haystack; /* paths, resolved by ct_study_path */
     size_t n_haystack;
     int haystack_line;
     const char *needle, *question;
@@ -84,6 +84,15 @@ struct ct_study {
 /* The lengths and depths of an entry. */
 const ct_study_axis *ct_study_lengths(const ct_study *study, const ct_study_entry *entry);
 const ct_study_axis *ct_study_depths(const ct_study *study, const ct_study_entry *entry);
+/* A path that the file gives: beside the file, or from the current folder if it is only there. The
+ * caller frees; NULL if out of memory. */
+char *ct_study_path(const ct_study *study, const char *name, ct_err *err);
+/* The folder of its model: under model_root (may be NULL), beside the study, in the current folder,
+ * in ../models of the study, or among those installed. The caller frees *out. */
+ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char **out,
+                             ct_err *err) CT_CHECK;
+/* The options of its prompts, borrowed from the study; the haystack must be there. */
+ct_status ct_study_niah_options(const ct_study *study, ct_niah_options *out, ct_err *err) CT_CHECK;
 /* Order of two int64_t for qsort. */
 int ct_compare_int64(const void *a, const void *b);
 

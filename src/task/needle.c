@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "task/niah_internal.h"
 #include "task/text.h"
+#include "tok/chat.h"
 #include "tok/tok.h"
 
 /* Ids as fed with their places in the text. */
@@ -157,12 +158,11 @@ ct_status ct_niah_request_new(const ct_niah *niah, const ct_niah_prompt *prompt,
     *out = (ct_niah_request){0};
     CT_TRY(ct_needle_core(niah->needle, &core, &core_size, err));
     if (niah->template_kind == CT_NIAH_INSTRUCT) {
-        st = ct_fail(err, CT_ERR_UNSUPPORTED, "instruct");
-        goto done;
+        CT_TRY(ct_chat_render(niah->tokenizer, prompt->content, strlen(prompt->content), &out->text,
+                              &out->text_size, err));
     } else {
         out->text_size = strlen(prompt->content);
-        out->text = ct_strndup(prompt->content, out->text_size, err);
-        if (!out->text) {
+        if (!(out->text = ct_strndup(prompt->content, out->text_size, err))) {
             st = CT_ERR_MEMORY;
             goto done;
         }

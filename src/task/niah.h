@@ -74,9 +74,11 @@ typedef struct ct_niah_request {
     bool needle_missing; /* only under needle_span: reference */
 } ct_niah_request;
 
-/* Encodes a prompt as it is fed and finds the needle: by characters (paper), or as the published
- * code does (needle_span_reference). A needle that is not found is CT_ERR_NOT_FOUND under `paper`.
- */
+/* Encodes a prompt as it is fed, with exactly one BOS and for INSTRUCT in the tokenizer's chat
+ * template, and finds the needle. By its characters (paper): every token that shares one with a
+ * copy. As the published code does (needle_span_reference): the first match of the needle's ids
+ * without their first and last one, counted without BOS and so one too small. A needle that is not
+ * found is CT_ERR_NOT_FOUND under `paper`. */
 ct_status ct_niah_request_new(const ct_niah *niah, const ct_niah_prompt *prompt,
                               bool needle_span_reference, ct_niah_request *out,
                               ct_err *err) CT_CHECK;

@@ -1,7 +1,5 @@
 /* score.c - cleaning of answers and the three scorings. See niah.h. */
 #include <math.h>
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -13,71 +11,45 @@
 /* ---- cleaning ----------------------------------------------------------------------------------
  */
 
-/* Turns capital sigmas (CE A3) that end a word into final small ones (CF 82), in place: the one
- * rule of Unicode's lower case that looks at neighbours. "Ends a word" as in the standard's
- * Final_Sigma and in Python: a cased character before it, none after it, skipping case-ignorable
- * ones. */
-static ct_status lower_final_sigmas(char *text, size_t size, ct_err *err)
+/* True if the next character that is not case-ignorable is cased. */
+static bool cased_follows(const char *text, size_t size)
 {
-    static const char pattern[] = "(?!\\p{Case_Ignorable})\\p{Cased}\\p{Case_Ignorable}*+\\K"
-                                  "\xCE\xA3(?!\\p{Case_Ignorable}*+\\p{Cased})";
-    ct_status st = CT_OK;
-    int code;
-    PCRE2_SIZE where;
-    pcre2_match_data *match = NULL;
-    pcre2_code *regex =
-        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &where, NULL);
-    if (regex) match = pcre2_match_data_create_from_pattern(regex, NULL);
-    if (!match) {
-        st = ct_fail_memory(err, "regular expression", sizeof pattern);
-        goto done;
+    for (size_t i = 0; i < size;) {
+        uint32_t c;
+        i += ct_utf8_next(text + i, size - i, &c);
+        if (!ct_text_case_ignorable(c)) return ct_text_cased(c);
     }
-    size_t from = 0;
-    while ((code = pcre2_match(regex, (PCRE2_SPTR)text, size, from, PCRE2_NO_UTF_CHECK, match,
-                               NULL)) > 0) {
-        size_t at = pcre2_get_ovector_pointer(match)[0];
-        memcpy(text + at, "\xCF\x82", 2);
-        from = at + 2;
-    }
-    if (code != PCRE2_ERROR_NOMATCH)
-        st = ct_fail(err, CT_ERR_LIMIT, "scoring: looking for final sigmas failed (PCRE2 error %d)",
-                     code);
-done:
-    pcre2_match_data_free(match);
-    pcre2_code_free(regex);
-    return st;
+    return false;
 }
 
-/* Python's lower() of valid UTF-8 without final sigmas, one character. */
-static ct_status add_lower(ct_buf *out, uint32_t c, ct_err *err)
+/* Appends Python's lower(), which is Unicode's full lower case. Two of its rules are not one
+ * character to one: U+0130 gives two, and a capital sigma that ends a word gives the final one. */
+static ct_status add_lower(ct_buf *out, const char *text, size_t size, ct_err *err)
 {
-    char bytes[4];
-    /* U+0130 is the only character whose lower case has two: i and a dot above. */
-    if (c == 0x130) return ct_buf_adds(out, "i\xCC\x87", err);
-    return ct_buf_add(out, bytes,
-                      ct_utf8_put((uint32_t)utf8proc_tolower((utf8proc_int32_t)c), bytes), err);
+    ct_status st = CT_OK;
+    bool after_cased = false; /* case-ignorable characters between do not count */
+    for (size_t i = 0; i < size;) {
+        uint32_t c;
+        char bytes[4];
+        i += ct_utf8_next(text + i, size - i, &c);
+        uint32_t lower = (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+        if (c == 0x130) lower = 'i';
+        if (c == 0x3A3 && after_cased && !cased_follows(text + i, size - i)) lower = 0x3C2;
+        CT_TRY(ct_buf_add(out, bytes, ct_utf8_put(lower, bytes), err));
+        if (c == 0x130) CT_TRY(ct_buf_adds(out, "\xCC\x87", err)); /* the dot above */
+        if (!ct_text_case_ignorable(c)) after_cased = ct_text_cased(c);
+    }
+done:
+    return st;
 }
 
 ct_status ct_score_clean(const char *text, size_t size, char **out, ct_err *err)
 {
     ct_status st = CT_OK;
-    ct_buf valid = {0}, lower = {0}, clean = {0};
+    ct_buf lower = {0}, clean = {0};
     *out = NULL;
-    /* A byte that is no UTF-8 becomes U+FFFD here, which is deleted below. */
-    for (size_t i = 0; i < size;) {
-        uint32_t c;
-        char bytes[4];
-        i += ct_utf8_next(text + i, size - i, &c);
-        CT_TRY(ct_buf_add(&valid, bytes, ct_utf8_put(c, bytes), err));
-    }
-    if (valid.size && memmem(valid.data, valid.size, "\xCE\xA3", 2))
-        CT_TRY(lower_final_sigmas(valid.data, valid.size, err));
-    for (size_t i = 0; i < valid.size;) {
-        uint32_t c;
-        i += ct_utf8_next(valid.data + i, valid.size - i, &c);
-        CT_TRY(add_lower(&lower, c, err));
-    }
-    /* Classes are asked of the lower-case text: the dot of U+0130 is no word character. */
+    /* A byte that is not UTF-8 becomes U+FFFD, which is deleted below. */
+    CT_TRY(add_lower(&lower, text, size, err));
     bool blank = false;
     for (size_t i = 0; i < lower.size;) {
         uint32_t c;
@@ -93,7 +65,6 @@ ct_status ct_score_clean(const char *text, size_t size, char **out, ct_err *err)
     }
     if (!(*out = ct_buf_take(&clean))) st = ct_fail_memory(err, "cleaned text", 1);
 done:
-    ct_buf_clear(&valid);
     ct_buf_clear(&lower);
     ct_buf_clear(&clean);
     return st;

@@ -23,6 +23,50 @@ bool ct_text_word(uint32_t codepoint)
            (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO);
 }
 
+typedef struct range {
+    uint32_t first, last;
+} range;
+
+static bool in_ranges(uint32_t codepoint, const range *ranges, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (codepoint >= ranges[i].first && codepoint <= ranges[i].last) return true;
+    return false;
+}
+
+bool ct_text_case_ignorable(uint32_t codepoint)
+{
+    /* The punctuation within words: apostrophes, stops, colons, middle dots. */
+    static const range within_words[] = {
+        {0x27, 0x27},     {0x2E, 0x2E},     {0x3A, 0x3A},     {0xB7, 0xB7},
+        {0x387, 0x387},   {0x55F, 0x55F},   {0x5F4, 0x5F4},   {0x2018, 0x2019},
+        {0x2024, 0x2024}, {0x2027, 0x2027}, {0xFE13, 0xFE13}, {0xFE52, 0xFE52},
+        {0xFE55, 0xFE55}, {0xFF07, 0xFF07}, {0xFF0E, 0xFF0E}, {0xFF1A, 0xFF1A},
+    };
+    switch (utf8proc_category((utf8proc_int32_t)codepoint)) {
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_SK:
+        return true;
+    default:
+        return in_ranges(codepoint, within_words, sizeof within_words / sizeof *within_words);
+    }
+}
+
+bool ct_text_cased(uint32_t codepoint)
+{
+    /* Ordinal indicators, Roman numerals, letters in circles. */
+    static const range no_letters[] = {
+        {0xAA, 0xAA},       {0xBA, 0xBA},       {0x2160, 0x217F},   {0x24B6, 0x24E9},
+        {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189},
+    };
+    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)codepoint);
+    if (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LT) return true;
+    return in_ranges(codepoint, no_letters, sizeof no_letters / sizeof *no_letters);
+}
+
 void ct_text_strip(const char *text, size_t *begin, size_t *end)
 {
     size_t i = *begin, last = *begin;

@@ -17,6 +17,10 @@
 bool ct_text_space(uint32_t codepoint);
 /* Python's \w: a letter, a number of any kind, or the underscore. */
 bool ct_text_word(uint32_t codepoint);
+/* Unicode's Case_Ignorable, and Cased of what is not case-ignorable: the neighbours that decide
+ * about a final sigma. */
+bool ct_text_case_ignorable(uint32_t codepoint);
+bool ct_text_cased(uint32_t codepoint);
 
 /* Narrows begin .. end to leave out white space at both ends, as str.strip(); equal if nothing is
  * left. text is valid UTF-8. */

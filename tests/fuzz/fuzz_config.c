@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     ct_status st = ct_json_parse((const char *)bytes, size, "config.json", &config, &err);
     CT_ASSERT((st == CT_OK) == (config != NULL));
     if (st != CT_OK) {
-        CT_ASSERT(err.status == st && err.text[0]);
+        CT_ASSERT(err.status == st && err.text[0] && ct_utf8_valid(err.text, strlen(err.text)));
         return 0;
     }
     static const char *const keys[] = {"hidden_size", "num_hidden_layers", "rope_theta",

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "io/safetensors.h"
 
@@ -16,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     ct_status st = ct_st_open_bytes(bytes, size, "fuzz", &file, &err);
     CT_ASSERT((st == CT_OK) == (file != NULL));
     if (st != CT_OK) {
-        CT_ASSERT(err.status == st && err.text[0]);
+        CT_ASSERT(err.status == st && err.text[0] && ct_utf8_valid(err.text, strlen(err.text)));
         return 0;
     }
     volatile unsigned char sum = 0;

@@ -17,7 +17,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 
-enum { GOLDEN_TOKENS = 12, GOLDEN_SPANS = 16 };
+enum { GOLDEN_TOKENS = 12, GOLDEN_SPANS = 16, GOLDEN_PREFILLS = 128 };
 
 /* Agreed between implementations: f32 against f64 differ by at most 7e-5 in logits (std 2.2), an
  * independent float64 program by 6.2e-5; a wrong mask, head or position moves them by 0.01 and
@@ -181,19 +181,72 @@ static inline void golden_compare_heads(const ct_job *job, const ct_model_info *
         }
 }
 
-/* Runs one case with its tokens fed back and compares it. */
-static inline void golden_compare(ct_session *session, const ct_model_info *info,
-                                  const golden_file *file, const json_t *test, golden_tally *tally)
+/* Prefills that cases share, so that a slow backend computes each once. */
+typedef struct golden_prefills {
+    golden_request *requests[GOLDEN_PREFILLS];
+    ct_job *jobs[GOLDEN_PREFILLS];
+    size_t n;
+} golden_prefills;
+
+static inline void golden_prefills_clear(golden_prefills *shared)
+{
+    for (size_t i = 0; i < shared->n; i++) {
+        ct_job_free(shared->jobs[i]);
+        free(shared->requests[i]);
+    }
+    *shared = (golden_prefills){0};
+}
+
+/* A job for the request, forked from a prefill that an earlier case has computed, or prefilled now.
+ */
+static inline ct_job *golden_fork(const ct_model *model, ct_session *session,
+                                  golden_prefills *shared, const golden_request *g)
 {
     ct_err err = {0};
+    ct_job *job = NULL;
+    size_t i = 0;
+    while (i < shared->n && !ct_request_same_prefill(&shared->requests[i]->request, &g->request))
+        i++;
+    if (i == shared->n) {
+        assert_true(i < GOLDEN_PREFILLS);
+        golden_request *copy = malloc(sizeof *copy);
+        assert_non_null(copy);
+        *copy = *g;
+        copy->request.prompt = copy->prompt;
+        copy->request.force_ids = copy->force;
+        for (int s = 0; s < CT_STAGE_COUNT; s++)
+            copy->request.intervention.weights[s].spans = copy->spans[s];
+        assert_ok(ct_job_new(model, &copy->request, &shared->jobs[i], &err));
+        shared->requests[i] = copy;
+        shared->n++;
+        while (ct_job_get_state(shared->jobs[i]) == CT_JOB_PREFILL)
+            assert_ok(ct_jobs_step(session, &shared->jobs[i], 1, &err));
+    }
+    assert_ok(ct_job_fork(shared->jobs[i], &g->request, &job, &err));
+    while (ct_job_get_state(job) != CT_JOB_DONE) assert_ok(ct_jobs_step(session, &job, 1, &err));
+    assert_ok(ct_job_check(job, &err));
+    return job;
+}
+
+/* Runs one case with its tokens fed back and compares it; shared may be NULL. */
+static inline void golden_compare(const ct_model *model, ct_session *session,
+                                  const golden_file *file, const json_t *test,
+                                  golden_prefills *shared, golden_tally *tally)
+{
+    ct_err err = {0};
+    const ct_model_info *info = ct_model_get_info(model);
     golden_request g;
     golden_read(file, test, info->family, &g);
     const char *id = json_string_value(json_object_get(test, "id"));
     const ct_st_tensor *want = golden_tensor(file, test, "logits");
     assert_non_null(want);
     ct_job *job = NULL;
-    ct_status st = ct_generate(session, &g.request, &job, &err);
-    if (st != CT_OK) fail_msg("%s: %s", id, err.text);
+    if (shared) {
+        job = golden_fork(model, session, shared, &g);
+    } else {
+        ct_status st = ct_generate(session, &g.request, &job, &err);
+        if (st != CT_OK) fail_msg("%s: %s", id, err.text);
+    }
     size_t count = 0;
     const int32_t *ids = ct_job_ids(job, &count);
     assert_int_equal(count, GOLDEN_TOKENS);

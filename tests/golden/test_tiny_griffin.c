@@ -17,7 +17,7 @@ static void open_fixture(fixture *f, const char *device, int64_t window_visible)
 {
     ct_err err = {0};
     ct_model_options options = {
-        .device = device, .compute = CT_CHOOSE_F32, .window_visible = window_visible};
+        .device = device, .compute = CT_CHOOSE_F32, .threads = 1, .window_visible = window_visible};
     assert_ok(ct_model_open(FOLDER, &options, &f->model, &err));
     f->info = ct_model_get_info(f->model);
     assert_ok(ct_session_new(f->model, &f->session, &err));

@@ -485,6 +485,7 @@ static int64_t peak_of(const ct_buf *header, size_t data, ct_status expected)
     alloc_stop();
     if (st != expected) fail_msg("expected %s: %s", ct_status_name(expected), err.text);
     assert_int_equal(alloc.live, 0);
+    assert_true(st != CT_OK || alloc.peak > 0); /* the counting works */
     free(bytes);
     return alloc.peak;
 }
@@ -628,7 +629,10 @@ static void the_golden_files_of_the_reference_library_are_read(void **state)
 {
     (void)state;
     const char *path = shared_path("data/goldens/recurrentgemma-tiny/model.safetensors");
-    if (!path) skip_program("data/goldens/recurrentgemma-tiny/model.safetensors");
+    if (!path) {
+        temp_end(NULL);
+        skip_program("data/goldens/recurrentgemma-tiny/model.safetensors");
+    }
     ct_err err = {0};
     ct_st_file *file;
     assert_ok(ct_st_open(path, &file, &err));

@@ -64,7 +64,7 @@ static void a_full_study_is_read_value_by_value(void **state)
     assert_string_equal(s->dir, "dir");
     assert_string_equal(s->model, "m/n");
     assert_int_equal(s->n_haystack, 2);
-    assert_string_equal(s->haystack[1], "b");
+    assert_string_equal(s->haystack[1], "dir/b");
     assert_string_equal(s->needle, "Tea is kept in the blue tin.\n");
     assert_string_equal(s->question, "Where: # is tea?");
     assert_int_equal(s->template_kind, CT_NIAH_INSTRUCT);
@@ -384,7 +384,8 @@ static void the_studies_that_come_with_cortado_parse(void **state)
     assert_int_equal(g.n_cells, 9 * 100 + 9 * 25);
     ct_grid_clear(&g);
     ct_study_close(s);
-    assert_fails(ct_study_open("/no/such/study.yaml", &s, &err), CT_ERR_NOT_FOUND, "/no/such/study.yaml");
+    assert_fails(ct_study_open("/no/such/study.yaml", &s, &err), CT_ERR_NOT_FOUND,
+                 "/no/such/study.yaml");
 }
 
 int main(void)
