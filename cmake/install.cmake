@@ -12,8 +12,12 @@ foreach(dir models studies data)
             PATTERN "__pycache__" EXCLUDE)
   endif()
 endforeach()
-if(EXISTS ${CMAKE_SOURCE_DIR}/docs/cortado.1)
-  install(FILES docs/cortado.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+# The man page is made from the same tables as --help.
+if(TARGET cortado_program)
+  add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/cortado.1 DEPENDS cortado_program
+    COMMAND $<TARGET_FILE:cortado_program> --man > ${CMAKE_BINARY_DIR}/cortado.1 VERBATIM)
+  add_custom_target(ct_man ALL DEPENDS ${CMAKE_BINARY_DIR}/cortado.1)
+  install(FILES ${CMAKE_BINARY_DIR}/cortado.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 endif()
 if(EXISTS ${CMAKE_SOURCE_DIR}/scripts/cortado.bash)
   install(FILES scripts/cortado.bash RENAME cortado

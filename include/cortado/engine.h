@@ -119,9 +119,11 @@ typedef struct ct_row {
     uint8_t *heads_kept; /* NULL, or [attention layers, H] for the row's last token: 1 kept */
 } ct_row;
 
-/* Runs all rows in one pass. A row's results have the same bits alone, in any batch, and however
- * the prompt was cut into steps at multiples of 64 tokens. On an error no sequence of the step may
- * be used again. */
+/* Runs all rows together. A row's results have the same bits alone, in any batch, and however the
+ * prompt was cut into steps at multiples of 64 tokens. Rows are checked first: where that fails
+ * nothing was computed; on a later error no sequence of the step may be used again. Two things need
+ * more than the last window of keys: prefill_window: full (from the sequence's first step on), and
+ * binary under binary_mean: per_layer in prefill (the whole prompt in one row, from position 0). */
 ct_status ct_step(ct_session *session, ct_row *rows, size_t n_rows, ct_err *err) CT_CHECK;
 
 /* ---- generation ---------------------------------------------------------------------------------
@@ -141,7 +143,8 @@ typedef struct ct_generate_request {
     int32_t max_new_tokens;       /* > 0 */
     int32_t eos;                  /* stop after this id; -1: never */
     ct_sampling sampling;
-    const int32_t *force_ids; /* teacher forcing: fed instead of the chosen ids; NULL: none */
+    const int32_t *force_ids; /* teacher forcing: fed instead of the chosen ids, and an EOS among
+                                 them is what stops; NULL: none */
     size_t force_count;
     bool keep_logits; /* keep every distribution, see ct_job_logits */
 } ct_generate_request;
@@ -157,12 +160,14 @@ ct_status ct_job_new(const ct_model *model, const ct_generate_request *request, 
 /* True if the two requests have the same prompt and nothing that acts in prefill tells them apart,
  * so that one may be forked from the other's prefill. */
 bool ct_request_same_prefill(const ct_generate_request *a, const ct_generate_request *b);
-/* A job for `request` that starts from the state in which `prefilled` ended its prefill stage
- * (state DECODE, no token fed since). CT_ERR_USAGE if ct_request_same_prefill is false. */
+/* A job for `request` that starts from the state in which `prefilled` ended its prefill stage:
+ * prefill is over and no token was fed since (it may even be DONE, if its first token ended it).
+ * CT_ERR_USAGE if that is not so or ct_request_same_prefill is false. */
 ct_status ct_job_fork(const ct_job *prefilled, const ct_generate_request *request, ct_job **out,
                       ct_err *err) CT_CHECK;
 /* Advances every job that is not done by one unit, all in one ct_step: a chunk of prompt in
- * prefill, one token in decode. */
+ * prefill, one token in decode (kv_cache: off: the whole sequence). On an error none of the jobs
+ * may be stepped again. */
 ct_status ct_jobs_step(ct_session *session, ct_job *const *jobs, size_t n_jobs,
                        ct_err *err) CT_CHECK;
 void ct_job_free(ct_job *job);
@@ -172,10 +177,12 @@ const int32_t *ct_job_ids(const ct_job *job, size_t *count); /* chosen so far, E
 const ct_audit *ct_job_audit(const ct_job *job);
 /* With keep_logits: [count, V], row i the distribution from which token i was chosen. */
 const float *ct_job_logits(const ct_job *job);
-/* [count, attention layers, H]: heads kept at those steps; all 1 where no selection is active. */
+/* [count, attention layers, H]: heads kept at those steps (by the row that gave the token); all 1
+ * where no selection is active. */
 const uint8_t *ct_job_heads_kept(const ct_job *job);
-/* When the job is done: CT_ERR_INTERVENTION if its intervention acts on some stage but none of its
- * rows was computed, else CT_OK. */
+/* When the job is done: what ended it alone (logits that are not numbers: CT_ERR_VALUE), or
+ * CT_ERR_INTERVENTION if its intervention acts on some stage but none of its rows was computed,
+ * else CT_OK. */
 ct_status ct_job_check(const ct_job *job, ct_err *err) CT_CHECK;
 
 /* Runs one request to its end: ct_job_new, steps, ct_job_check. The caller frees *out. */

@@ -51,7 +51,8 @@ typedef struct ct_span {
 /* An edit of the attention weights after the softmax, at the positions of `spans`. */
 typedef struct ct_weight_edit {
     ct_weights_mode mode;
-    const ct_span *spans; /* borrowed; sorted, disjoint, not empty unless mode is KEEP or NULL */
+    const ct_span *spans; /* borrowed; sorted, disjoint, not empty unless mode is KEEP or NULL; at
+                             most the prompt's length */
     size_t n_spans;
 } ct_weight_edit;
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
+
 const char *ct_status_name(ct_status status)
 {
     switch (status) {
@@ -36,16 +38,22 @@ const char *ct_status_name(ct_status status)
     return "unknown";
 }
 
-/* Makes text one printable line and drops a UTF-8 sequence that the size limit cut in two. */
+/* Makes text one printable line of UTF-8: control characters and stray bytes (a path may hold any)
+ * are replaced, and a sequence that the size limit cut in two is dropped. */
 static void clean_line(char *text)
 {
-    for (char *p = text; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = *p == '\n' || *p == '\t' ? ' ' : '?';
-    size_t len = strlen(text);
-    if (len + 1 < CT_ERR_TEXT_MAX) return;
-    size_t start = len;
-    while (start > 0 && ((unsigned char)text[start - 1] & 0xC0) == 0x80) start--;
-    if (start > 0 && (unsigned char)text[start - 1] >= 0xC0) text[start - 1] = 0;
+    size_t size = strlen(text);
+    for (size_t i = 0; i < size;) {
+        uint32_t c;
+        size_t n = ct_utf8_next(text + i, size - i, &c);
+        bool stray = n == 1 && c == 0xFFFD;
+        if (stray && size + 1 == CT_ERR_TEXT_MAX && size - i < 4 && (text[i] & 0xC0) == 0xC0) {
+            text[i] = 0;
+            return;
+        }
+        if (stray || c < 0x20 || c == 0x7F) text[i] = c == '\n' || c == '\t' ? ' ' : '?';
+        i += n;
+    }
 }
 
 ct_status ct_fail(ct_err *err, ct_status status, const char *fmt, ...)

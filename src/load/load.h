@@ -7,7 +7,7 @@
 #ifndef CT_LOAD_LOAD_H
 #define CT_LOAD_LOAD_H
 
-#include <jansson.h>
+#include "io/json.h" /* config fields are read with its getters */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,23 +16,46 @@
 
 typedef struct ct_folder ct_folder;
 
-/* Opens config.json alone (any config.json-like file too: `path` may be a folder or the file). */
+enum { CT_CONFIG_MAX_BYTES = 1 << 20, CT_FOLDER_MAX_SHARDS = 10000 };
+
+/* Opens config.json alone (any config.json-like file too: `path` may be a folder or the file). Its
+ * fields are read with ct_json_int and its kin of io/json.h. */
 ct_status ct_config_open(const char *path, json_t **config, ct_err *err) CT_CHECK;
 
-/* Opens and maps a folder's tensors. */
+/* Opens and maps a folder's tensors: model.safetensors, or if that is not there the shards that
+ * model.safetensors.index.json names (plain file names of this folder). Index and shards must agree
+ * on every tensor and on the total size, else CT_ERR_VALUE. Files stay mapped until
+ * ct_folder_close and must not be overwritten in place until then (io/file.h). */
 ct_status ct_folder_open(const char *dir, ct_folder **out, ct_err *err) CT_CHECK;
 void ct_folder_close(ct_folder *folder);
 const char *ct_folder_path(const ct_folder *folder);
 size_t ct_folder_tensor_count(const ct_folder *folder);
 /* Name of tensor i, in sorted order. */
 const char *ct_folder_tensor_name(const ct_folder *folder, size_t i);
-/* XXH3-128 over config.json's bytes and every tensor's name, dtype, shape and data (32 hex digits).
- * Hashed once and remembered by device, inode, size and time under $XDG_CACHE_HOME/cortado (a cache
- * that cannot be read or written is ignored). */
+/* Everything about tensor i but its data; borrowed from the folder. */
+typedef struct ct_folder_entry {
+    const char *name, *dtype; /* dtype as in the file, such as "BF16" */
+    const char *file;         /* the shard's name inside the folder */
+    int rank;
+    const int64_t *shape; /* [rank] */
+    int64_t count;        /* product of shape */
+    size_t size_bytes;
+} ct_folder_entry;
+ct_folder_entry ct_folder_get(const ct_folder *folder, size_t i);
+/* How many elements of tensor i are NaN or infinite (they are allowed); 0 for integers. Reads the
+ * whole tensor. */
+int64_t ct_folder_nonfinite(const ct_folder *folder, size_t i);
+/* XXH3-128 over config.json's bytes and every tensor's name, dtype, shape and data (32 hex digits),
+ * in order of names: how tensors are spread over shards does not matter. Hashed once and remembered
+ * by device, inode, size and times under $XDG_CACHE_HOME/cortado (a cache that cannot be read or
+ * written is ignored). */
 ct_status ct_folder_hash(ct_folder *folder, const char **hex, ct_err *err) CT_CHECK;
 
-/* A matrix [rows, cols] as it stands in the map (f32, f16 or bf16). A missing tensor, another shape
- * or another type is an error with the folder, the name, what was expected and what is there. */
+/* A matrix [rows, cols] as it stands in the map (f32, f16 or bf16), aligned to its element: a
+ * tensor that the file holds misaligned is copied once, and the copy belongs to the folder. Any
+ * threads may ask at once. A missing tensor is CT_ERR_NOT_FOUND, another shape CT_ERR_VALUE,
+ * another type CT_ERR_UNSUPPORTED, each with the file, the name, what was expected and what is
+ * there. */
 ct_status ct_folder_matrix(const ct_folder *folder, const char *name, int64_t rows, int64_t cols,
                            ct_matrix *out, ct_err *err) CT_CHECK;
 /* Same for a tensor of any rank whose shape must be `shape`; rows = shape[0] and cols = the rest

@@ -1,8 +1,9 @@
 /* store.h - one SQLite file per run: every cell's request, outcome and provenance.
  *
  * Owns the schema and every column name. The run layer writes cells, the report layer reads them; a
- * figure never reads a live run. A cell is written in one transaction when it is finished; its key
- * holds all that determines its outcome, so what is done is never done again.
+ * figure never reads a live run. Finished cells are written in small transactions that are on disk
+ * when ct_store_put returns; a cell's key holds all that determines its outcome, so what is done is
+ * never done again.
  */
 #ifndef CT_STORE_STORE_H
 #define CT_STORE_STORE_H
@@ -29,6 +30,7 @@ typedef struct ct_cell {
     int64_t length, depth; /* the builder's parameters: tokens, per cent */
     int64_t keep_heads;    /* k; -1: no head selection */
     const char *metric;    /* "entropy" ...; "" without head selection */
+    int64_t seed;          /* of metric "random"; 0 for the others */
     const char *stages;    /* "generation" ...; "" without head selection */
     const char *weights_generation, *weights_prefill; /* "keep" ... */
     const char *template_name;                        /* "base" or "instruct" */
@@ -54,7 +56,9 @@ typedef struct ct_cell {
 /* What made the cells: one row for every execution of `cortado run`. */
 typedef struct ct_provenance {
     const char *version, *commit; /* of cortado */
-    const char *study_hash, *study_text;
+    const char *study, *study_hash, *study_text;
+    const char
+        *figures; /* those the study asks for, "accuracy_by_heads,retrieval_map"; may be "" */
     const char *model, *weights_hash, *tokenizer_hash;
     const char *backend, *compute, *dtype;
     const char *machine; /* CPU model, cores, kernel */
@@ -63,31 +67,37 @@ typedef struct ct_provenance {
     int64_t started_unix_ms;
 } ct_provenance;
 
-/* Opens (makes, if `create`) a run's file. A file of another schema version or that is not a store
- * is an error that says so. Readers may open while a run writes. */
+/* Opens a run's file: to write (made if it is not there) with `create`, else to read only. A file
+ * of another schema version (CT_ERR_UNSUPPORTED) or that is no store or damaged (CT_ERR_FORMAT) is
+ * an error that says so. Readers may open while a run writes. */
 ct_status ct_store_open(const char *path, bool create, ct_store **out, ct_err *err) CT_CHECK;
 void ct_store_close(ct_store *store);
 
-/* Begins an execution; cells put from now on belong to it. */
+/* Begins an execution; cells put from now on belong to it. Takes the file's lock, until the end or
+ * until the process dies: CT_ERR_USAGE if another process writes this store. */
 ct_status ct_store_begin(ct_store *store, const ct_provenance *provenance, ct_err *err) CT_CHECK;
-/* Ends it: wall time and how it ended ("done", "interrupted", "failed"). */
+/* Ends it: wall time and how it ended ("done", "interrupted", "failed"). One that never came here
+ * ("killed") is marked so by the next ct_store_begin. */
 ct_status ct_store_end(ct_store *store, const char *how, double wall_ms, ct_err *err) CT_CHECK;
 
 /* Whether a cell is stored, and how it ended. */
 ct_status ct_store_find(ct_store *store, const char *key, bool *found, ct_cell_status *status,
                         ct_err *err) CT_CHECK;
-/* Writes cells in one transaction; a failed cell of the same key is replaced, a done one never. */
+/* Writes cells in one transaction, all or none; on disk when it returns. A failed cell of the same
+ * key is replaced, a done one never. Text may be NULL and is then "". Needs ct_store_begin. */
 ct_status ct_store_put(ct_store *store, const ct_cell *cells, size_t n, ct_err *err) CT_CHECK;
-/* Keeps only these keys visible to readers: the cells of the study as it stands now. Others stay in
- * the file, so that changing a study back costs nothing. */
+/* Keeps only these keys of the stored cells visible to readers: the cells of the study as it stands
+ * now. Others stay in the file, so that changing a study back costs nothing. Cells put later are
+ * visible. */
 ct_status ct_store_set_current(ct_store *store, const char *const *keys, size_t n,
                                ct_err *err) CT_CHECK;
 
-/* Calls fn for every current cell, ordered by model, stages, metric, weights, keep_heads, length,
- * depth. fn returns a status; one that is not CT_OK ends the walk and is returned. */
+/* Calls fn for every current cell, ordered by model, stages, metric, weights, keep_heads, seed,
+ * length, depth. fn returns a status; one that is not CT_OK ends the walk and is returned. */
 typedef ct_status (*ct_cell_fn)(void *user, const ct_cell *cell, ct_err *err);
 ct_status ct_store_each(ct_store *store, ct_cell_fn fn, void *user, ct_err *err) CT_CHECK;
-/* The last execution's provenance; text valid until the store is closed. */
+/* The last execution's provenance (CT_ERR_NOT_FOUND if there is none); text valid until the next
+ * call of this function or until the store is closed. */
 ct_status ct_store_provenance(ct_store *store, ct_provenance *out, ct_err *err) CT_CHECK;
 
 #endif

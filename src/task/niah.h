@@ -16,8 +16,9 @@
 typedef enum ct_niah_template { CT_NIAH_BASE, CT_NIAH_INSTRUCT } ct_niah_template;
 
 typedef struct ct_niah_options {
-    const char *const
-        *haystack; /* paths of UTF-8 text files, joined in this order without separators */
+    /* Paths of UTF-8 text files, joined in this order without separators; a folder stands for its
+     * *.txt files in byte order of their names. */
+    const char *const *haystack;
     size_t n_haystack;
     const char *needle, *question;
     ct_niah_template template_kind;
@@ -29,8 +30,11 @@ typedef struct ct_niah_options {
  * prompts. */
 typedef struct ct_niah ct_niah;
 
-/* Reads the haystack and encodes what prompts up to max_length need of it. Strings are copied; the
- * tokenizer is borrowed. Empty haystack, needle or question, text that is not UTF-8: errors. */
+/* Reads and encodes as much of the haystack as prompts up to max_length (at most 2^24) need: 64 KiB
+ * and 16 bytes a token, more if their first half gives too few tokens, and whole passes again where
+ * it is too short. "\r\n" and "\r" are read as "\n", as Python's text mode does. Strings are
+ * copied; the tokenizer is borrowed until ct_niah_close. Empty haystack, needle or question, text
+ * that is not UTF-8 (as far as it was read; file and offset are named) or has a NUL: errors. */
 ct_status ct_niah_open(const ct_niah_options *options, const ct_tokenizer *tokenizer,
                        int64_t max_length, ct_niah **out, ct_err *err) CT_CHECK;
 void ct_niah_close(ct_niah *niah);
@@ -41,8 +45,10 @@ typedef struct ct_niah_prompt {
     int64_t length, depth;
 } ct_niah_prompt;
 
-/* Builds the prompt of `length` tokens with the needle at `depth` per cent of the context. A length
- * too short for the needle and the buffer is CT_ERR_VALUE with the least length that works. */
+/* Builds the prompt of `length` tokens with the needle at `depth` (0 .. 100) per cent of the
+ * context, moved back to just behind a full stop, or to the beginning if there is none. A length
+ * too short for the needle and the buffer is CT_ERR_VALUE with the least length that works. Several
+ * threads may build from one ct_niah. */
 ct_status ct_niah_build(const ct_niah *niah, int64_t length, int64_t depth, ct_niah_prompt *out,
                         ct_err *err) CT_CHECK;
 void ct_niah_prompt_clear(ct_niah_prompt *prompt);
@@ -59,16 +65,20 @@ typedef struct ct_niah_request {
     size_t text_size;
     int32_t *ids;
     size_t n_ids;
-    ct_span *needle; /* token spans in ids, one a copy, sorted; NULL if needle_missing */
+    /* Token spans in ids, sorted, one a copy (one for copies that share a token). NULL if
+     * needle_missing. */
+    ct_span *needle;
     size_t n_needle;
     size_t needle_begin,
         needle_end;      /* bytes of the first copy in text, white space around it left out */
     bool needle_missing; /* only under needle_span: reference */
 } ct_niah_request;
 
-/* Encodes a prompt as it is fed and finds the needle: by characters (paper), or as the published
- * code does (needle_span_reference). A needle that is not found is CT_ERR_NOT_FOUND under `paper`.
- */
+/* Encodes a prompt as it is fed, with exactly one BOS and for INSTRUCT in the tokenizer's chat
+ * template, and finds the needle. By its characters (paper): every token that shares one with a
+ * copy. As the published code does (needle_span_reference): the first match of the needle's ids
+ * without their first and last one, counted without BOS and so one too small. A needle that is not
+ * found is CT_ERR_NOT_FOUND under `paper`. */
 ct_status ct_niah_request_new(const ct_niah *niah, const ct_niah_prompt *prompt,
                               bool needle_span_reference, ct_niah_request *out,
                               ct_err *err) CT_CHECK;
@@ -87,22 +97,30 @@ ct_status ct_scoring_parse(const char *name, const char *what, ct_scoring *out,
                            ct_err *err) CT_CHECK;
 const char *ct_scoring_name(ct_scoring scoring);
 
-/* A keyword of a scoring: adds (or sets) points where its cleaned text is in the cleaned answer. */
+/* A keyword of a scoring: adds points (or sets the score to them) where its cleaned text is in the
+ * cleaned answer. */
 typedef struct ct_keyword {
     const char *text;
-    double points;
-    bool set;          /* set the score instead of adding */
-    const char *needs; /* counts only if this text is there too; NULL: no condition */
+    double points; /* finite, not negative */
+    bool set;      /* set the score instead of adding; keywords are taken in their order */
 } ct_keyword;
 
-/* Score of an answer. keywords NULL: those of the thesis's needle for `scoring`; the needle itself
- * gives *max_score. Another needle than the thesis's needs keywords (or `binary`): CT_ERR_VALUE
- * without. */
+/* Score of an answer (`size` bytes) and the most that it could be. An answer that contains the
+ * needle gets *max_score; any other gets what its keywords give, at most *max_score.
+ *   keywords NULL: those of the thesis's needle for `scoring`, maximum 5 (`table`: the thesis's
+ *     Table 2.1; `reference`: its published code). Another needle is CT_ERR_VALUE, but for
+ * `binary`. keywords given: the maximum is what they give to the needle itself. `binary`:
+ * *max_score or 0; keywords only set the maximum. Bytes of the answer that are not UTF-8 count as
+ * no word characters. */
 ct_status ct_score(ct_scoring scoring, const ct_keyword *keywords, size_t n_keywords,
-                   const char *needle, const char *answer, double *score, double *max_score,
-                   ct_err *err) CT_CHECK;
-/* Lower case, only word characters and single blanks (Unicode, as Python's \w). The caller frees.
- */
-ct_status ct_score_clean(const char *text, char **out, ct_err *err) CT_CHECK;
+                   const char *needle, const char *answer, size_t size, double *score,
+                   double *max_score, ct_err *err) CT_CHECK;
+/* Checks needle and keywords as ct_score does, so that a study fails before its first cell. */
+ct_status ct_score_check(ct_scoring scoring, const ct_keyword *keywords, size_t n_keywords,
+                         const char *needle, ct_err *err) CT_CHECK;
+/* What is compared: lower case, everything deleted that is neither word character nor white space,
+ * runs of white space one blank, none at the ends; Python's lower(), \w and \s. The caller frees
+ * *out. */
+ct_status ct_score_clean(const char *text, size_t size, char **out, ct_err *err) CT_CHECK;
 
 #endif

@@ -20,6 +20,22 @@ static void error_text_is_one_line_even_if_the_input_has_control_characters(void
     assert_string_equal(err.text, "bad a b?");
 }
 
+static void error_text_is_utf8_even_if_a_path_is_not(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_fail(&err, CT_ERR_IO, "%s", "a\xE9 \xE2\x82 \xE2\x82\xAC\xFF");
+    assert_string_equal(err.text, "a? ?? \xE2\x82\xAC?");
+    for (size_t shift = 0; shift < 4; shift++) { /* cut at each place of a character */
+        char text[2000] = "abc";
+        for (size_t i = shift; i + 4 < sizeof text; i += 4) memcpy(text + i, "\xF0\x9F\x98\x80", 5);
+        ct_fail(&err, CT_ERR_IO, "%s", text);
+        assert_true(ct_utf8_valid(err.text, strlen(err.text)));
+        assert_true(strlen(err.text) >= CT_ERR_TEXT_MAX - 4);
+        assert_null(strchr(err.text, '?'));
+    }
+}
+
 static void error_text_that_is_too_long_is_cut_at_a_character(void **state)
 {
     (void)state;
@@ -74,6 +90,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nearest_name_is_found_for_a_slip_and_not_for_another_word),
         cmocka_unit_test(error_text_is_one_line_even_if_the_input_has_control_characters),
+        cmocka_unit_test(error_text_is_utf8_even_if_a_path_is_not),
         cmocka_unit_test(error_text_that_is_too_long_is_cut_at_a_character),
         cmocka_unit_test(utf8_check_refuses_overlong_surrogate_and_truncated_forms),
         cmocka_unit_test(utf8_put_and_next_are_inverse),

@@ -1,0 +1,37 @@
+/* report.h - what stored runs say: tables, figures, one page.
+ *
+ * Owns the public entry points of the report layer. A run is named by its folder, which holds
+ * run.sqlite; a running run may be read. Everything drawn comes from stored cells; the same cells
+ * give the same tables and figures, byte for byte. Errors: status.h.
+ */
+#ifndef CORTADO_REPORT_H
+#define CORTADO_REPORT_H
+
+#include <stddef.h>
+
+#include <cortado/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Accuracy by k of one run as text for a terminal of 80 columns, ending with a newline; the caller
+ * frees *text. A run without a done cell gives a text that says so. */
+ct_status ct_report_table(const char *dir, char **text, ct_err *err) CT_CHECK;
+
+/* Draws the figures of one or several runs together into out_dir (made if it is not there), each as
+ * NAME.svg, NAME.pdf, NAME.png and its numbers as NAME.csv: accuracy_by_heads, accuracy_by_weights,
+ * retrieval_maps_by_weights, retrieval_map_VERSION and retrieval_map_VERSION_kNN, those that the
+ * studies ask for. CT_ERR_NOT_FOUND if no cell is stored, CT_ERR_VALUE if all failed. */
+ct_status ct_report_figures(const char *const *dirs, size_t n_dirs, const char *out_dir,
+                            ct_err *err) CT_CHECK;
+
+/* Writes one self-contained HTML page about one or several runs: tables, figures, failed cells,
+ * provenance. Runs whose cells all failed, or without cells, give a page that says so. */
+ct_status ct_report_html(const char *const *dirs, size_t n_dirs, const char *path,
+                         ct_err *err) CT_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,188 @@
+/* cmd_run.c - `cortado run`: runs studies, prints their tables, draws their figures. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cortado/lab.h>
+
+#include "base/buf.h"
+#include "cli/common.h"
+#include "cli/progress.h"
+#include "cli/verbs.h"
+#include "io/file.h"
+#include <cortado/report.h>
+
+/* The first signal asks the run to stop; a second one ends the process as it would without us. */
+static volatile sig_atomic_t stop_requested;
+
+static void on_signal(int number)
+{
+    stop_requested = 1;
+    signal(number, SIG_DFL);
+}
+
+static void show_progress(void *user, const ct_run_progress *p)
+{
+    ct_progress *progress = user;
+    progress->first_done = p->cells_first;
+    ct_progress_show(progress, p->cells_done, p->cells_total, p->tokens, p->elapsed_ms);
+}
+
+static ct_status write_stdout(void *user, const char *bytes, size_t size, ct_err *err)
+{
+    (void)user;
+    if (fwrite(bytes, 1, size, stdout) != size) return ct_fail_errno(err, "standard output");
+    return CT_OK;
+}
+
+static void print_plan(const ct_run_result *r)
+{
+    printf("cells             %lld (%lld versions of %lld prompts), %lld stored already\n",
+           (long long)r->cells, (long long)r->versions, (long long)r->prompts,
+           (long long)r->stored);
+    printf("to run            %lld cells in %lld shared prefills\n",
+           (long long)(r->cells - r->stored), (long long)r->groups);
+    printf("prefill tokens    %lld in a plain loop, %lld as planned",
+           (long long)r->prefill_tokens_plain, (long long)r->prefill_tokens_planned);
+    if (r->prefill_tokens_planned > 0)
+        printf(" (%.1f times fewer)",
+               (double)r->prefill_tokens_plain / (double)r->prefill_tokens_planned);
+    putchar('\n');
+}
+
+/* Tables, figures and the page of a run that has stored cells. */
+static ct_status report_run(const char *dir, ct_err *err)
+{
+    ct_status st;
+    char *table = NULL, *figures = NULL, *html = NULL;
+    CT_TRY(ct_report_table(dir, &table, err));
+    fputs(table, stdout);
+    figures = ct_path_join(dir, "figures", err);
+    html = ct_path_join(dir, "report.html", err);
+    if (!figures || !html) {
+        st = CT_ERR_MEMORY;
+        goto done;
+    }
+    CT_TRY(
+        ct_report_html(&dir, 1, html, err)); /* first: it lists failed cells even if all failed */
+    CT_TRY(ct_report_figures(&dir, 1, figures, err));
+    printf("\nfigures  %s\nreport   %s\n", figures, html);
+done:
+    free(table);
+    free(figures);
+    free(html);
+    return st;
+}
+
+static ct_status run_study(const ct_args *args, const char *path, int *failed_cells, ct_err *err)
+{
+    ct_status st;
+    ct_study *study = NULL;
+    char *dir = NULL;
+    ct_progress progress;
+    ct_run_result result = {0};
+    const char *compute = ct_args_text(args, "--compute", "auto");
+    CT_TRY(ct_study_open(path, &study, err));
+    dir = ct_args_has(args, "--out") ? ct_strdup(ct_args_text(args, "--out", NULL), err)
+                                     : ct_strf(err, "runs/%s", ct_study_name(study));
+    if (!dir) {
+        st = CT_ERR_MEMORY;
+        goto done;
+    }
+    ct_progress_init(&progress, 0);
+    const ct_run_options options = {
+        .out_dir = dir,
+        .model_root = ct_args_text(args, "--model-root", NULL),
+        .device = ct_args_text(args, "--device", "cpu"),
+        .compute = !strcmp(compute, "f32")    ? CT_CHOOSE_F32
+                   : !strcmp(compute, "bf16") ? CT_CHOOSE_BF16
+                                              : CT_CHOOSE_AUTO,
+        .threads = (int)ct_args_int(args, "--threads", 0),
+        .limit = ct_args_int(args, "--limit", 0),
+        .dry_run = ct_args_has(args, "--dry-run"),
+        .command_line = ct_args_command_line(args),
+        .stop = &stop_requested,
+        .progress = show_progress,
+        .user = &progress,
+    };
+    printf("study    %s\n", ct_study_name(study));
+    fflush(stdout);
+    st = ct_run_study(study, &options, &result, err);
+    ct_progress_clear(&progress);
+    if (options.dry_run && st == CT_OK) {
+        CT_TRY(ct_study_describe(study, write_stdout, NULL, err));
+        print_plan(&result);
+        goto done;
+    }
+    if (st == CT_OK || st == CT_ERR_INTERRUPTED) {
+        printf("cells    %lld done now, %lld stored before, %lld failed, %lld left\n",
+               (long long)result.done, (long long)result.stored, (long long)result.failed,
+               (long long)result.left);
+        printf("time     %.1f s\nstore    %s\n", result.wall_ms / 1e3, result.store);
+    }
+    if (result.failed > 0) {
+        fprintf(stderr, "cortado run: %lld cells failed, the first: %s\n", (long long)result.failed,
+                result.first_error);
+        *failed_cells = 1;
+    }
+    if (st == CT_ERR_INTERRUPTED)
+        ct_fail(err, st,
+                "interrupted; what was finished is stored, the same command goes on from there");
+    if (st == CT_OK && result.done + result.stored > 0) {
+        putchar('\n');
+        st = report_run(dir, err);
+    }
+done:
+    free(dir);
+    ct_study_close(study);
+    return st;
+}
+
+static int run_run(const ct_args *args)
+{
+    const char *const *studies;
+    size_t n = ct_args_operands(args, &studies);
+    if (n > 1 && ct_args_has(args, "--out"))
+        return ct_args_usage(args, "--out: expected one study with it, got %zu", n);
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    ct_err err = {0};
+    ct_status st = CT_OK;
+    int failed_cells = 0;
+    for (size_t i = 0; i < n && st == CT_OK; i++) {
+        if (i) putchar('\n');
+        st = run_study(args, studies[i], &failed_cells, &err);
+    }
+    if (st != CT_OK) return ct_args_fail(args, &err);
+    return failed_cells ? CT_EXIT_FAILED : CT_EXIT_OK;
+}
+
+static const ct_option options[] = {
+    {"--out", NULL, CT_ARG_TEXT, "DIR", "Folder of the run (default runs/<study>).", 0, 0},
+    {"--model-root", NULL, CT_ARG_TEXT, "DIR", "Where the study's model folder is looked up first.",
+     0, 0},
+    {"--dry-run", NULL, CT_ARG_FLAG, NULL, "Print the plan and compute nothing.", 0, 0},
+    {"--limit", NULL, CT_ARG_INT, "N", "Run at most N cells now.", 1, 9e15},
+    CT_OPTION_DEVICE,
+    CT_OPTION_COMPUTE,
+    CT_OPTION_THREADS,
+};
+
+const ct_verb ct_verb_run = {
+    .name = "run",
+    .operands = "STUDY.yaml...",
+    .min_operands = 1,
+    .max_operands = -1,
+    .summary = "run a study: every cell, stored; then tables and figures",
+    .description = "Runs each study into its folder, which holds run.sqlite, figures/ and "
+                   "report.html. Running it "
+                   "again continues: what is stored is not computed again, failed cells are tried "
+                   "again, and a "
+                   "changed study runs only what is new. Ctrl-C loses at most the cells in flight.",
+    .example = "cortado run studies/quickstart.yaml\n"
+               "cortado run studies/quickstart.yaml --dry-run",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .run = run_run,
+};

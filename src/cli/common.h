@@ -1,0 +1,67 @@
+/* common.h - what several verbs share: reading inputs, lists of ids, models from options. */
+#ifndef CT_CLI_COMMON_H
+#define CT_CLI_COMMON_H
+
+#include <jansson.h>
+
+#include <cortado/engine.h>
+
+#include "base/buf.h"
+#include "cli/args.h"
+
+/* Options that open a model, for a verb's table. */
+#define CT_OPTION_MODEL                                                                            \
+    {                                                                                              \
+        "--model", "-m", CT_ARG_TEXT, "DIR", "Model folder in Hugging Face format.", 0, 0          \
+    }
+#define CT_OPTION_DEVICE                                                                           \
+    {                                                                                              \
+        "--device", NULL, CT_ARG_CHOICE, "cpu|ref",                                                \
+            "Where to compute: cpu (default), or ref, the slow scalar reference.", 0, 0            \
+    }
+#define CT_OPTION_THREADS                                                                          \
+    {                                                                                              \
+        "--threads", NULL, CT_ARG_INT, "N", "Threads (default: all cores).", 1, 1024               \
+    }
+#define CT_OPTION_COMPUTE                                                                          \
+    {                                                                                              \
+        "--compute", NULL, CT_ARG_CHOICE, "auto|f32|bf16",                                         \
+            "Arithmetic of matrix products. auto (default): bf16 for bf16 weights where the CPU "  \
+            "has AMX, "                                                                            \
+            "else f32.",                                                                           \
+            0, 0                                                                                   \
+    }
+#define CT_OPTION_WINDOW                                                                           \
+    {                                                                                              \
+        "--window-visible", NULL, CT_ARG_INT, "W",                                                 \
+            "Tokens that a query of local attention sees, itself counted, as transformers 5 "      \
+            "counts its "                                                                          \
+            "window (default: the config's window and the token itself).",                         \
+            1, 2147483648.0                                                                        \
+    }
+
+/* Opens the model that --model names with --device, --threads, --compute, --window-visible. */
+ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err) CT_CHECK;
+
+/* The bytes of a file, or of standard input if path is NULL or "-". NUL-terminated; the caller
+ * frees. */
+ct_status ct_cli_read(const char *path, char **data, size_t *size, ct_err *err) CT_CHECK;
+
+/* Parses "1,2,3" (also blanks, newlines, brackets between the numbers) to ids; the caller frees. */
+ct_status ct_cli_parse_ids(const char *text, const char *what, int32_t **ids, size_t *count,
+                           ct_err *err) CT_CHECK;
+/* Parses "5,6,7" or "5-9,30-37" to sorted, disjoint spans; the caller frees. */
+ct_status ct_cli_parse_spans(const char *text, const char *what, ct_span **spans, size_t *count,
+                             ct_err *err) CT_CHECK;
+
+/* A JSON array of ids; NULL if out of memory. */
+json_t *ct_cli_ids_json(const int32_t *ids, size_t count);
+/* A JSON string; bytes that are not UTF-8 become U+FFFD. */
+json_t *ct_cli_text_json(const char *text, size_t size);
+/* Prints the object on one line and drops it. */
+ct_status ct_cli_print_json(json_t *object, ct_err *err) CT_CHECK;
+
+/* True if DIR/name exists. */
+bool ct_cli_has_file(const char *dir, const char *name);
+
+#endif

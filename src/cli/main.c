@@ -1,0 +1,83 @@
+/* main.c - the program: finds the verb, parses its options, runs it. */
+#include <locale.h>
+#include <signal.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/version.h"
+#include "cli/args.h"
+#include "cli/verbs.h"
+
+const ct_verb *const ct_verbs[] = {
+    &ct_verb_run,   &ct_verb_report,   &ct_verb_export,     &ct_verb_generate, &ct_verb_prompts,
+    &ct_verb_score, &ct_verb_tokenize, &ct_verb_detokenize, &ct_verb_inspect,  &ct_verb_synth,
+};
+const size_t ct_n_verbs = sizeof ct_verbs / sizeof *ct_verbs;
+
+static const ct_verb *find_verb(const char *name)
+{
+    for (size_t i = 0; i < ct_n_verbs; i++)
+        if (!strcmp(ct_verbs[i]->name, name)) return ct_verbs[i];
+    return NULL;
+}
+
+static int unknown_verb(const char *name)
+{
+    const char *names[32];
+    size_t n = 0;
+    for (size_t i = 0; i < ct_n_verbs && n < 32; i++) names[n++] = ct_verbs[i]->name;
+    const char *nearest = ct_nearest(name, names, n);
+    ct_err err;
+    ct_fail(&err, CT_ERR_USAGE, "unknown verb \"%.40s\"", name);
+    fprintf(stderr, "cortado: %s", err.text);
+    if (nearest) fprintf(stderr, "; did you mean %s?", nearest);
+    fprintf(stderr, " (see: cortado --help)\n");
+    return CT_EXIT_USAGE;
+}
+
+/* Results that could not be written are a failure, even if every call before the flush went well.
+ */
+static int finish(int code)
+{
+    if (fflush(stdout) || ferror(stdout)) {
+        if (code == CT_EXIT_OK) {
+            fprintf(stderr, "cortado: the output could not be written\n");
+            return CT_EXIT_FAILED;
+        }
+    }
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, reported once by finish() */
+    if (argc < 2) {
+        ct_help_program(stderr);
+        return CT_EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("cortado %s (%s)\n", ct_version(), ct_commit());
+        return finish(CT_EXIT_OK);
+    }
+    if (!strcmp(argv[1], "--man")) {
+        ct_help_man(stdout);
+        return finish(CT_EXIT_OK);
+    }
+    bool help = !strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h");
+    if (help && argc == 2) {
+        ct_help_program(stdout);
+        return finish(CT_EXIT_OK);
+    }
+    const char *name = help ? argv[2] : argv[1];
+    const ct_verb *verb = find_verb(name);
+    if (!verb) return unknown_verb(name);
+    if (help) {
+        ct_help_verb(verb, stdout);
+        return finish(CT_EXIT_OK);
+    }
+    int code;
+    ct_args *args = ct_args_parse(verb, argc - 2, argv + 2, &code);
+    if (args) code = verb->run(args);
+    ct_args_free(args);
+    return finish(code);
+}

@@ -1,0 +1,390 @@
+/* job.c - a request on its way: stages, chunks of prefill, decoding, stop.
+ *
+ * Owns where prefill ends and generation begins (docs/semantics.md), which tokens are fed in which
+ * stage, and the outcome that grows on the way. The arithmetic is ct_step's.
+ *
+ *   generation_begins: after_prompt           prefill = the whole prompt; its last row gives token
+ * 0 generation_begins: at_last_prompt_token   prefill = all but the last prompt token; the step on
+ *                                             that token, a generation step, gives token 0
+ *   kv_cache: off                             each later step computes everything anew, all rows in
+ *                                             that step's stage
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cortado/engine.h>
+
+#include "base/err.h"
+#include "engine/sample.h"
+#include "intervene/intervene.h"
+#include "model/model.h"
+
+enum { PREFILL_TOKENS = 512 }; /* tokens of one chunk; chunks end at multiples of 64 positions */
+
+struct ct_job {
+    const ct_model *model;
+    ct_generate_request request;
+    ct_job_state state;
+    ct_sequence *sequence;
+    int64_t prefill_count; /* prompt tokens of the prefill part */
+    int32_t *tokens;       /* [prompt + max_new]: the prompt, then what was fed */
+    int64_t fed;           /* tokens after the prefill part that were fed */
+    int32_t *ids;          /* [max_new] chosen */
+    int64_t count;
+    float *last;   /* [V] the distribution of the newest token; room for the next */
+    float *logits; /* keep_logits: [count, V] */
+    int64_t logits_capacity;
+    uint8_t *heads_kept; /* [max_new, attention layers, H] */
+    ct_audit audit;
+    ct_err failure; /* what ended this job alone, or CT_OK */
+};
+
+/* ---- stages -------------------------------------------------------------------------------------
+ */
+
+/* Prompt tokens before generation begins. */
+static int64_t prefill_count(const ct_generate_request *r)
+{
+    if (!r->intervention.semantics.generation_begins_at_last_prompt_token)
+        return (int64_t)r->prompt_count;
+    /* Without a cache the first generation step computes the whole prompt itself. */
+    return r->intervention.semantics.kv_cache_off ? 0 : (int64_t)r->prompt_count - 1;
+}
+
+/* The stage of the prefill part. The published code calls any call of one token generation, so that
+ * a prompt of two tokens has no prefill. */
+static ct_stage prefill_stage(const ct_generate_request *r)
+{
+    return r->intervention.semantics.generation_begins_at_last_prompt_token && r->prompt_count == 2
+               ? CT_STAGE_GENERATION
+               : CT_STAGE_PREFILL;
+}
+
+/* Whether the request computes any row in the stage, whatever it chooses. */
+static bool stage_has_rows(const ct_generate_request *r, ct_stage stage)
+{
+    if (prefill_count(r) > 0 && prefill_stage(r) == stage) return true;
+    bool at_last = r->intervention.semantics.generation_begins_at_last_prompt_token;
+    return stage == CT_STAGE_GENERATION && (at_last || r->max_new_tokens > 1);
+}
+
+/* ---- checks -------------------------------------------------------------------------------------
+ */
+
+static ct_status check_ids(const ct_model *model, const int32_t *ids, size_t count,
+                           const char *what, ct_err *err)
+{
+    int64_t vocab = model->info.vocab;
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= vocab)
+            return ct_fail(err, CT_ERR_VALUE,
+                           "%s: token %zu: expected an id from 0 to %" PRId64
+                           " (the model's vocabulary), got %" PRId32,
+                           what, i, vocab - 1, ids[i]);
+    return CT_OK;
+}
+
+static ct_status check_request(const ct_model *model, const ct_generate_request *r, ct_err *err)
+{
+    ct_status st = CT_OK;
+    const ct_intervention *iv = &r->intervention;
+    if (!r->prompt || r->prompt_count == 0)
+        CT_TRY(ct_fail(err, CT_ERR_VALUE, "prompt: expected 1 or more tokens, got none"));
+    if (r->prompt_count > INT32_MAX / 2)
+        CT_TRY(ct_fail(err, CT_ERR_LIMIT, "prompt: expected fewer than 2^30 tokens, got %zu",
+                       r->prompt_count));
+    if (r->max_new_tokens <= 0 || r->max_new_tokens > INT32_MAX / 2)
+        CT_TRY(ct_fail(err, CT_ERR_VALUE, "new tokens: expected 1 to %d, got %" PRId32,
+                       INT32_MAX / 2, r->max_new_tokens));
+    CT_TRY(check_ids(model, r->prompt, r->prompt_count, "prompt", err));
+    CT_TRY(check_ids(model, r->force_ids, r->force_ids ? r->force_count : 0, "forced ids", err));
+    CT_TRY(ct_sampling_check(&r->sampling, err));
+    CT_TRY(ct_intervention_check(iv, model->info.heads, (int64_t)r->prompt_count, err));
+    const ct_weight_edit *edit = &iv->weights[CT_STAGE_PREFILL];
+    if (ct_intervention_needs_whole(iv, CT_STAGE_PREFILL) &&
+        edit->spans[edit->n_spans - 1].end > prefill_count(r))
+        CT_TRY(ct_fail(err, CT_ERR_VALUE,
+                       "weight edit in prefill: binary under binary_mean: per_layer is not defined "
+                       "at position %" PRId64 ", which is not part of prefill under "
+                       "generation_begins: at_last_prompt_token",
+                       edit->spans[edit->n_spans - 1].end - 1));
+    bool acts = false, reaches = false;
+    for (int s = 0; s < CT_STAGE_COUNT; s++) {
+        acts |= ct_intervention_acts(iv, (ct_stage)s);
+        reaches |= ct_intervention_acts(iv, (ct_stage)s) && stage_has_rows(r, (ct_stage)s);
+    }
+    if (acts && !reaches)
+        CT_TRY(ct_fail(err, CT_ERR_INTERVENTION,
+                       "intervention: it acts in %s only, where this request computes no row (%zu "
+                       "prompt tokens, %" PRId32 " new)",
+                       ct_intervention_acts(iv, CT_STAGE_PREFILL) ? "prefill" : "generation",
+                       r->prompt_count, r->max_new_tokens));
+done:
+    return st;
+}
+
+bool ct_request_same_prefill(const ct_generate_request *a, const ct_generate_request *b)
+{
+    int64_t count = prefill_count(a);
+    return a->prompt_count == b->prompt_count && count == prefill_count(b) && count > 0 &&
+           prefill_stage(a) == prefill_stage(b) &&
+           ct_intervention_same_stage(&a->intervention, &b->intervention, prefill_stage(a)) &&
+           memcmp(a->prompt, b->prompt, a->prompt_count * sizeof *a->prompt) == 0;
+}
+
+/* ---- jobs ---------------------------------------------------------------------------------------
+ */
+
+static size_t heads_per_step(const ct_model *model)
+{
+    return (size_t)(model->info.attention_layers * model->info.heads);
+}
+
+/* A checked job without a sequence. */
+static ct_status job_new(const ct_model *model, const ct_generate_request *request, ct_job **out,
+                         ct_err *err)
+{
+    ct_status st = check_request(model, request, err);
+    if (st != CT_OK) return st;
+    ct_job *job = calloc(1, sizeof *job);
+    if (!job) return ct_fail_memory(err, "job", sizeof *job);
+    size_t max_new = (size_t)request->max_new_tokens;
+    job->model = model;
+    job->request = *request;
+    job->prefill_count = prefill_count(request);
+    job->state = job->prefill_count > 0 ? CT_JOB_PREFILL : CT_JOB_DECODE;
+    job->tokens = malloc((request->prompt_count + max_new) * sizeof *job->tokens);
+    job->ids = malloc(max_new * sizeof *job->ids);
+    job->last = malloc((size_t)model->info.vocab * sizeof *job->last);
+    job->heads_kept = malloc(max_new * heads_per_step(model) + 1);
+    if (!job->tokens || !job->ids || !job->last || !job->heads_kept) {
+        ct_job_free(job);
+        return ct_fail_memory(err, "job", (size_t)model->info.vocab * sizeof *job->last);
+    }
+    memcpy(job->tokens, request->prompt, request->prompt_count * sizeof *job->tokens);
+    *out = job;
+    return CT_OK;
+}
+
+ct_status ct_job_new(const ct_model *model, const ct_generate_request *request, ct_job **out,
+                     ct_err *err)
+{
+    ct_job *job = NULL;
+    ct_status st = job_new(model, request, &job, err);
+    if (st == CT_OK) st = ct_sequence_new(model, &job->sequence, err);
+    if (st == CT_OK) *out = job;
+    else ct_job_free(job);
+    return st;
+}
+
+void ct_job_free(ct_job *job)
+{
+    if (!job) return;
+    ct_sequence_free(job->sequence);
+    free(job->tokens);
+    free(job->ids);
+    free(job->last);
+    free(job->logits);
+    free(job->heads_kept);
+    free(job);
+}
+
+/* Chooses the next token from job->last, keeps what is to be kept, and decides whether it was the
+ * last one. */
+static ct_status choose(ct_job *job, ct_err *err)
+{
+    const ct_generate_request *r = &job->request;
+    size_t vocab = (size_t)job->model->info.vocab;
+    if (r->keep_logits) {
+        if (job->count == job->logits_capacity) {
+            int64_t capacity = job->logits_capacity ? 2 * job->logits_capacity : 8;
+            if (capacity > r->max_new_tokens) capacity = r->max_new_tokens;
+            size_t bytes = (size_t)capacity * vocab * sizeof *job->logits;
+            float *logits = realloc(job->logits, bytes);
+            if (!logits) return ct_fail_memory(err, "kept logits", bytes);
+            job->logits = logits;
+            job->logits_capacity = capacity;
+        }
+        memcpy(job->logits + (size_t)job->count * vocab, job->last, vocab * sizeof *job->last);
+    }
+    int32_t id = -1;
+    ct_status st = ct_sample(&r->sampling, job->last, (int64_t)vocab, job->count, &id, err);
+    if (st != CT_OK) return st;
+    bool checks_eos = job->count > 0 || !r->intervention.semantics.eos_on_first_token_ignored;
+    job->ids[job->count] = id;
+    /* Teacher forcing replays a given text: what ends it is an EOS there. */
+    bool forced = r->force_ids && (size_t)job->count < r->force_count;
+    int32_t next = forced ? r->force_ids[job->count] : id;
+    job->tokens[(int64_t)r->prompt_count + job->count] = next;
+    job->count++;
+    job->state = CT_JOB_DECODE;
+    if (job->count == r->max_new_tokens || (checks_eos && r->eos >= 0 && next == r->eos))
+        job->state = CT_JOB_DONE;
+    return CT_OK;
+}
+
+ct_status ct_job_fork(const ct_job *prefilled, const ct_generate_request *request, ct_job **out,
+                      ct_err *err)
+{
+    if (prefilled->state == CT_JOB_PREFILL || prefilled->fed > 0)
+        return ct_fail(err, CT_ERR_USAGE,
+                       "fork: expected a job that has just ended its prefill, got one that %s",
+                       prefilled->fed > 0 ? "has fed tokens since" : "is still in prefill");
+    if (!ct_request_same_prefill(&prefilled->request, request))
+        return ct_fail(err, CT_ERR_USAGE, "fork: the two requests' prefills differ");
+    ct_job *job = NULL;
+    ct_status st = CT_OK;
+    CT_TRY(job_new(prefilled->model, request, &job, err));
+    CT_TRY(ct_sequence_fork(prefilled->sequence, &job->sequence, err));
+    job->audit = prefilled->audit;
+    job->state = CT_JOB_DECODE;
+    if (job->prefill_count == (int64_t)request->prompt_count) {
+        memcpy(job->last, prefilled->last, (size_t)job->model->info.vocab * sizeof *job->last);
+        memcpy(job->heads_kept, prefilled->heads_kept, heads_per_step(job->model));
+        CT_TRY(choose(job, err));
+    }
+    *out = job;
+    job = NULL;
+done:
+    ct_job_free(job);
+    return st;
+}
+
+/* ---- steps --------------------------------------------------------------------------------------
+ */
+
+/* The job's next row of a step. Without a cache the sequence is begun anew. */
+static ct_status next_row(ct_job *job, ct_row *row, ct_err *err)
+{
+    const ct_generate_request *r = &job->request;
+    int64_t at = ct_sequence_position(job->sequence);
+    *row = (ct_row){.intervention = &r->intervention, .audit = &job->audit, .logits = job->last};
+    if (job->state == CT_JOB_PREFILL) {
+        int64_t end = (at + PREFILL_TOKENS) / CT_KV_BLOCK * CT_KV_BLOCK;
+        row->stage = prefill_stage(r);
+        if (end > job->prefill_count || ct_intervention_needs_whole(&r->intervention, row->stage))
+            end = job->prefill_count;
+        row->count = end - at;
+        bool gives_token = end == (int64_t)r->prompt_count;
+        row->want = gives_token ? CT_LOGITS_LAST : CT_LOGITS_NONE;
+        row->heads_kept = gives_token ? job->heads_kept : NULL;
+    } else {
+        if (r->intervention.semantics.kv_cache_off) {
+            ct_sequence *fresh = NULL;
+            ct_status st = ct_sequence_new(job->model, &fresh, err);
+            if (st != CT_OK) return st;
+            ct_sequence_free(job->sequence);
+            job->sequence = fresh;
+            at = 0;
+        }
+        row->stage = CT_STAGE_GENERATION;
+        row->count = (int64_t)r->prompt_count + job->count - at;
+        row->want = CT_LOGITS_LAST;
+        row->heads_kept = job->heads_kept + (size_t)job->count * heads_per_step(job->model);
+    }
+    row->sequence = job->sequence;
+    row->ids = job->tokens + at;
+    return CT_OK;
+}
+
+/* What the row's logits mean for the job. Logits that no token can be chosen from end this job, not
+ * the others of the step. */
+static ct_status after_row(ct_job *job, const ct_row *row, ct_err *err)
+{
+    if (job->state == CT_JOB_PREFILL) {
+        if (ct_sequence_position(job->sequence) < job->prefill_count) return CT_OK;
+        job->state = CT_JOB_DECODE;
+    } else {
+        job->fed++;
+    }
+    if (row->want != CT_LOGITS_LAST) return CT_OK;
+    ct_status st = choose(job, &job->failure);
+    if (st == CT_OK) return CT_OK;
+    if (st == CT_ERR_MEMORY) {
+        if (err) *err = job->failure;
+        return st;
+    }
+    job->state = CT_JOB_DONE;
+    return CT_OK;
+}
+
+ct_status ct_jobs_step(ct_session *session, ct_job *const *jobs, size_t n_jobs, ct_err *err)
+{
+    ct_status st = CT_OK;
+    size_t n = 0;
+    ct_row *rows = calloc(n_jobs ? n_jobs : 1, sizeof *rows);
+    if (!rows) return ct_fail_memory(err, "step", n_jobs * sizeof *rows);
+    for (size_t i = 0; i < n_jobs; i++)
+        if (jobs[i]->state != CT_JOB_DONE) CT_TRY(next_row(jobs[i], &rows[n++], err));
+    if (n > 0) CT_TRY(ct_step(session, rows, n, err));
+    n = 0;
+    for (size_t i = 0; i < n_jobs; i++)
+        if (jobs[i]->state != CT_JOB_DONE) CT_TRY(after_row(jobs[i], &rows[n++], err));
+done:
+    free(rows);
+    return st;
+}
+
+ct_status ct_generate(ct_session *session, const ct_generate_request *request, ct_job **out,
+                      ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_job *job = NULL;
+    CT_TRY(ct_job_new(ct_session_model(session), request, &job, err));
+    while (job->state != CT_JOB_DONE) CT_TRY(ct_jobs_step(session, &job, 1, err));
+    CT_TRY(ct_job_check(job, err));
+    *out = job;
+    job = NULL;
+done:
+    ct_job_free(job);
+    return st;
+}
+
+/* ---- outcomes -----------------------------------------------------------------------------------
+ */
+
+ct_job_state ct_job_get_state(const ct_job *job)
+{
+    return job->state;
+}
+
+const int32_t *ct_job_ids(const ct_job *job, size_t *count)
+{
+    *count = (size_t)job->count;
+    return job->ids;
+}
+
+const ct_audit *ct_job_audit(const ct_job *job)
+{
+    return &job->audit;
+}
+
+const float *ct_job_logits(const ct_job *job)
+{
+    return job->logits;
+}
+
+const uint8_t *ct_job_heads_kept(const ct_job *job)
+{
+    return job->heads_kept;
+}
+
+ct_status ct_job_check(const ct_job *job, ct_err *err)
+{
+    const ct_intervention *iv = &job->request.intervention;
+    bool acts = false;
+    if (job->failure.status != CT_OK)
+        return ct_fail(err, job->failure.status, "%s", job->failure.text);
+    for (int s = 0; s < CT_STAGE_COUNT; s++) {
+        if (!ct_intervention_acts(iv, (ct_stage)s)) continue;
+        if (job->audit.rows[s] > 0) return CT_OK;
+        acts = true;
+    }
+    if (!acts) return CT_OK;
+    return ct_fail(err, CT_ERR_INTERVENTION,
+                   "intervention: it acts in %s, but no row was computed there (%" PRId64
+                   " tokens were generated)",
+                   ct_intervention_acts(iv, CT_STAGE_PREFILL) ? "prefill" : "generation",
+                   job->count);
+}

@@ -1,0 +1,76 @@
+/* intervene.h - what the forward pass needs of an intervention.
+ *
+ * Owns the checks of an intervention, the test whether two of them prefill alike, and its
+ * translation for one row of a pass: edit runs (stretches of tokens under one attention edit) with
+ * bitmaps of marked key positions, the number of heads kept per token, and the scores by which
+ * heads are chosen. Knows dimensions and positions, no model. Formulas: docs/semantics.md.
+ */
+#ifndef CT_INTERVENE_INTERVENE_H
+#define CT_INTERVENE_INTERVENE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cortado/intervention.h>
+
+/* True if the intervention selects heads or edits weights (mode other than keep) in the stage. */
+bool ct_intervention_acts(const ct_intervention *intervention, ct_stage stage);
+
+/* Checks enums, 0 <= keep <= heads, and spans: sorted, disjoint, inside 0 .. limit-1, there where
+ * the mode needs them. `limit` is the prompt's length in tokens. */
+ct_status ct_intervention_check(const ct_intervention *intervention, int64_t heads, int64_t limit,
+                                ct_err *err) CT_CHECK;
+
+/* True if nothing that acts on rows of the stage tells a and b apart: there the two compute the
+ * same bits and count the same audit. */
+bool ct_intervention_same_stage(const ct_intervention *a, const ct_intervention *b, ct_stage stage);
+
+/* True if the row must be computed in one pass, because its edit sums over all its tokens
+ * (binary_mean: per_layer in prefill). */
+bool ct_intervention_needs_whole(const ct_intervention *intervention, ct_stage stage);
+
+/* A stretch of a row's tokens whose attention is edited alike. */
+typedef struct ct_edit_run {
+    int64_t offset, count; /* tokens offset .. offset+count-1 of the row */
+    int64_t window;        /* W: a query sees W previous keys and itself; < 0: all */
+    ct_weights_mode mode;  /* what is applied; keep where an edit leaves its row unchanged */
+    bool edited;           /* the stage's mode is not keep */
+    int64_t changed;       /* of count, tokens in which the edit zeroes or sets a weight */
+    size_t marked_at;      /* bitmap of key positions in ct_edit_plan.marked */
+    int64_t marked_count;
+    /* binary_mean: per_layer only: one mean over heads (and, in prefill, rows) of this run. */
+    bool mean_per_layer;
+    int64_t mean_columns; /* |I|: positions of the mean, those counted twice twice */
+    int64_t twice;        /* a position that the mean's sum counts twice, or -1 */
+} ct_edit_run;
+
+/* The edit runs of all rows of a pass. Zero is a valid empty plan. */
+typedef struct ct_edit_plan {
+    ct_edit_run *runs;
+    size_t n_runs, runs_capacity;
+    uint8_t *marked;
+    size_t marked_size, marked_capacity;
+} ct_edit_plan;
+
+void ct_edit_plan_reset(ct_edit_plan *plan); /* forgets the runs, keeps the memory */
+void ct_edit_plan_clear(ct_edit_plan *plan);
+
+/* Appends the runs of one row: `count` tokens from absolute position `position` on, in a model
+ * whose queries see `window` previous tokens (< 0: all). intervention may be NULL. */
+ct_status ct_edit_plan_add(ct_edit_plan *plan, const ct_intervention *intervention, ct_stage stage,
+                           int64_t position, int64_t count, int64_t window, ct_err *err) CT_CHECK;
+
+/* The window of the row's queries: `window`, or -1 (all) in prefill under prefill_window: full. */
+int64_t ct_intervention_window(const ct_intervention *intervention, ct_stage stage, int64_t window);
+
+/* The number of heads to keep for tokens of this stage; -1: all, nothing is selected. */
+int32_t ct_heads_keep(const ct_intervention *intervention, ct_stage stage);
+
+/* score[h], h < heads, for one token in one layer, such that the highest are kept. entropy_bits and
+ * l2 are [heads], of the unedited weights; only what the metric needs is read. Random scores depend
+ * on (seed, layer, position, head) alone. */
+void ct_heads_score(const ct_head_selection *selection, int64_t layer, int64_t position,
+                    int64_t heads, const float *entropy_bits, const float *l2, float *score);
+
+#endif

@@ -1,0 +1,270 @@
+/* mixer_attention.c - softmax attention of one layer, with its interventions.
+ *
+ * Order, as in the thesis's code: weights by softmax; heads are chosen from the unedited weights;
+ * the weights are edited; head outputs are formed; those not chosen are zeroed; output projection
+ * with its bias, which stays even where every head is zero. Rotary and windowed if the model says
+ * so.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "model/model.h"
+#include "model/state.h"
+
+static const ct_op_need needs[] = {
+    CT_NEEDS(matmul),       CT_NEEDS(rope),       CT_NEEDS(attention),
+    CT_NEEDS(select_heads), CT_NEEDS(mask_heads),
+};
+
+static size_t floats(const void *part, const ct_model *model, int64_t tokens)
+{
+    (void)part;
+    const ct_model_info *info = &model->info;
+    size_t q = ct_pass_round((size_t)(tokens * info->heads * info->head_dim));
+    size_t kv = ct_pass_round((size_t)(tokens * info->kv_heads * info->head_dim));
+    size_t per_head = ct_pass_round((size_t)(tokens * info->heads));
+    size_t block = ct_pass_round((size_t)(CT_KV_BLOCK * info->kv_heads * info->head_dim));
+    /* q, out, masses of the per-layer mean; k, v; entropy, l2, score, keep; a block of ones and one
+     * with a two. */
+    return 3 * q + 2 * kv + 4 * per_head + 2 * block;
+}
+
+/* Keys (part 0) or values (part 1) of a block for one attention layer, [64, G, D]. */
+static float *block_part(const ct_model *model, ct_kv_block *block, int64_t attention_index,
+                         int64_t part)
+{
+    return block->data +
+           (attention_index * 2 + part) * CT_KV_BLOCK * model->info.kv_heads * model->info.head_dim;
+}
+
+/* Writes the pass's keys and values into the sequences' blocks. */
+static void store_kv(const ct_layer *layer, const ct_pass *pass, const float *k, const float *v)
+{
+    int64_t width = pass->model->info.kv_heads * pass->model->info.head_dim;
+    for (int64_t r = 0; r < pass->n_rows; r++) {
+        const ct_pass_row *row = &pass->rows[r];
+        for (int64_t t = 0; t < row->seg.count;) {
+            int64_t p = row->seg.position + t, in_block = p % CT_KV_BLOCK;
+            int64_t n = CT_KV_BLOCK - in_block;
+            if (n > row->seg.count - t) n = row->seg.count - t;
+            ct_kv_block *block = row->sequence->blocks[p / CT_KV_BLOCK];
+            size_t from = (size_t)((row->seg.first + t) * width);
+            size_t to = (size_t)(in_block * width), bytes = (size_t)(n * width) * sizeof *k;
+            memcpy(block_part(pass->model, block, layer->attention_index, 0) + to, k + from, bytes);
+            memcpy(block_part(pass->model, block, layer->attention_index, 1) + to, v + from, bytes);
+            t += n;
+        }
+    }
+}
+
+/* Points every run's key and value lists at this layer's part of the blocks. A row's runs share
+ * their lists. */
+static void point_at_blocks(const ct_layer *layer, ct_pass *pass)
+{
+    const float **at = pass->kv_blocks;
+    for (int64_t r = 0; r < pass->n_rows; r++) {
+        const ct_pass_row *row = &pass->rows[r];
+        const ct_sequence *s = row->sequence;
+        const float **k = at, **v = at + s->n_blocks;
+        at += 2 * s->n_blocks;
+        for (int64_t b = 0; b < s->n_blocks; b++) {
+            ct_kv_block *block = s->blocks[b];
+            k[b] = block ? block_part(pass->model, block, layer->attention_index, 0) : NULL;
+            v[b] = block ? block_part(pass->model, block, layer->attention_index, 1) : NULL;
+        }
+        for (size_t i = 0; i < row->n_runs; i++) {
+            pass->attn[row->first_run + i].k = k;
+            pass->attn[row->first_run + i].v = v;
+        }
+    }
+}
+
+/* ---- binary_mean: per_layer ---------------------------------------------------------------------
+ */
+
+/* Writes mean * (sum of the values at marked positions begin .. end-1) to every head of every token
+ * of the run. Each kv head serves heads_per_group heads. */
+static void write_mean_values(const ct_model_info *info, const ct_attn_row *row, int64_t begin,
+                              int64_t end, double mean, float *out)
+{
+    int64_t groups = info->kv_heads, dim = info->head_dim, per_group = info->heads / groups;
+    if (end > row->marked_count) end = row->marked_count;
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t d = 0; d < dim; d++) {
+            double sum = 0;
+            for (int64_t s = begin; s < end; s++)
+                if (row->marked[s])
+                    sum +=
+                        (double)row->v[s / CT_KV_BLOCK][(s % CT_KV_BLOCK * groups + g) * dim + d];
+            for (int64_t t = 0; t < row->seg.count; t++)
+                for (int64_t h = g * per_group; h < (g + 1) * per_group; h++)
+                    out[((row->seg.first + t) * info->heads + h) * dim + d] = (float)(mean * sum);
+        }
+}
+
+/* The published code's "balanced" edit of one run: one scalar for all heads (and, in prefill, all
+ * rows of the call), mean = sum over heads, rows and marked positions of the weights / H / |I|, is
+ * written to the marked columns of every head and row, masked ones too. Each head's output is then
+ * mean times the sum of the marked values. The masses come from the attention operation itself,
+ * with values of 1 (2 where a position counts twice) in place of the real ones. */
+static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const ct_edit_run *run,
+                                const ct_attn_row *attn, ct_stage stage, float *mass, float *ones,
+                                float *twos, ct_err *err)
+{
+    const ct_model_info *info = &pass->model->info;
+    int64_t heads = info->heads, dim = info->head_dim, width = info->kv_heads * dim;
+    int64_t last = attn->seg.position + attn->seg.count - 1;
+    for (int64_t i = 0; i < CT_KV_BLOCK * width; i++) ones[i] = twos[i] = 1;
+    for (int64_t b = 0; b <= last / CT_KV_BLOCK; b++) pass->kv_spare[b] = ones;
+    if (run->twice >= 0) {
+        float *at = twos + run->twice % CT_KV_BLOCK * width;
+        for (int64_t i = 0; i < width; i++) at[i] = 2;
+        pass->kv_spare[run->twice / CT_KV_BLOCK] = twos;
+    }
+    ct_attn_row row = *attn;
+    row.v = pass->kv_spare;
+    row.edit = CT_WEIGHTS_ONLY;
+    ct_attn_args sums = *args;
+    sums.out = mass;
+    sums.entropy_bits = sums.l2 = NULL;
+    sums.rows = &row;
+    sums.n_rows = 1;
+    ct_status st = pass->model->ops->attention(&pass->op, &sums, err);
+    if (st != CT_OK) return st;
+
+    double total = 0;
+    for (int64_t i = 0; i < attn->seg.count * heads; i++)
+        total += (double)mass[(attn->seg.first * heads + i) * dim];
+    double mean = run->mean_columns ? total / (double)heads / (double)run->mean_columns : 0;
+    bool windowed = stage == CT_STAGE_GENERATION && attn->window >= 0 && last > attn->window;
+    write_mean_values(info, attn, windowed ? last - attn->window : 0, last + 1, mean, args->out);
+    return CT_OK;
+}
+
+/* ---- heads
+ * ---------------------------------------------------------------------------------------- */
+
+/* Chooses the heads of every token from the scores of its own metric, and zeroes the others. */
+static void select_heads(const ct_layer *layer, ct_pass *pass, const float *entropy,
+                         const float *l2, float *score, uint8_t *keep, float *out)
+{
+    const ct_ops *ops = pass->model->ops;
+    int64_t heads = pass->model->info.heads;
+    for (int64_t r = 0; r < pass->n_rows; r++) {
+        const ct_pass_row *row = &pass->rows[r];
+        float *scores = score + row->seg.first * heads;
+        if (ct_heads_keep(row->intervention, row->stage) < 0) {
+            memset(scores, 0, (size_t)(row->seg.count * heads) * sizeof *scores);
+            continue;
+        }
+        for (int64_t t = 0; t < row->seg.count; t++) {
+            int64_t at = (row->seg.first + t) * heads;
+            ct_heads_score(&row->intervention->heads, layer->index, row->seg.position + t, heads,
+                           entropy ? entropy + at : NULL, l2 ? l2 + at : NULL, score + at);
+        }
+    }
+    ops->select_heads(keep, score, pass->keep, pass->tokens, heads);
+    ops->mask_heads(out, keep, pass->tokens, heads, pass->model->info.head_dim);
+}
+
+/* Counts what this layer did, and copies the last token's heads to who wants them. keep is NULL if
+ * no token of the pass selects heads. */
+static void report(const ct_layer *layer, const ct_pass *pass, const uint8_t *keep)
+{
+    int64_t heads = pass->model->info.heads;
+    for (int64_t r = 0; r < pass->n_rows; r++) {
+        const ct_pass_row *row = &pass->rows[r];
+        if (row->heads_kept) {
+            uint8_t *to = row->heads_kept + layer->attention_index * heads;
+            if (keep)
+                memcpy(to, keep + (row->seg.first + row->seg.count - 1) * heads, (size_t)heads);
+            else memset(to, 1, (size_t)heads);
+        }
+        ct_audit *audit = row->audit;
+        if (!audit) continue;
+        audit->rows[row->stage] += row->seg.count;
+        if (ct_heads_keep(row->intervention, row->stage) >= 0) {
+            audit->head_rows[row->stage] += row->seg.count;
+            for (int64_t i = 0; i < row->seg.count * heads; i++)
+                audit->heads_dropped[row->stage] += !keep[row->seg.first * heads + i];
+        }
+        for (size_t i = 0; i < row->n_runs; i++) {
+            const ct_edit_run *run = &pass->plan->runs[row->first_run + i];
+            audit->edit_rows[row->stage] += run->edited ? run->count : 0;
+            audit->edit_rows_changed[row->stage] += run->changed;
+        }
+    }
+}
+
+static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *normed, float *x,
+                         ct_err *err)
+{
+    ct_status st = CT_OK;
+    const ct_mixer_attention *m = layer->mixer;
+    const ct_model *model = pass->model;
+    const ct_model_info *info = &model->info;
+    const ct_ops *ops = model->ops;
+    int64_t tokens = pass->tokens;
+    size_t q_size = (size_t)(tokens * info->heads * info->head_dim);
+    size_t kv_size = (size_t)(tokens * info->kv_heads * info->head_dim);
+    size_t head_size = (size_t)(tokens * info->heads);
+    float *q = ct_pass_floats(pass, q_size), *out = ct_pass_floats(pass, q_size);
+    float *k = ct_pass_floats(pass, kv_size), *v = ct_pass_floats(pass, kv_size);
+
+    CT_TRY(ops->matmul(&pass->op, q, normed, tokens, &m->q, NULL, false, err));
+    CT_TRY(ops->matmul(&pass->op, k, normed, tokens, &m->k, NULL, false, err));
+    CT_TRY(ops->matmul(&pass->op, v, normed, tokens, &m->v, NULL, false, err));
+    if (model->rotary > 0) {
+        ops->rope(q, info->heads, info->head_dim, model->rotary, model->rope_theta, pass->segs,
+                  pass->n_rows);
+        ops->rope(k, info->kv_heads, info->head_dim, model->rotary, model->rope_theta, pass->segs,
+                  pass->n_rows);
+    }
+    store_kv(layer, pass, k, v);
+    point_at_blocks(layer, pass);
+
+    ct_attn_args args = {
+        .tokens = tokens,
+        .heads = info->heads,
+        .kv_heads = info->kv_heads,
+        .head_dim = info->head_dim,
+        .scale = (float)(1 / sqrt((double)info->head_dim)),
+        .q = q,
+        .out = out,
+        .entropy_bits = pass->wants_entropy ? ct_pass_floats(pass, head_size) : NULL,
+        .l2 = pass->wants_l2 ? ct_pass_floats(pass, head_size) : NULL,
+        .rows = pass->attn,
+        .n_rows = (int64_t)pass->plan->n_runs,
+    };
+    CT_TRY(ops->attention(&pass->op, &args, err));
+    if (pass->has_layer_means) {
+        size_t block = (size_t)(CT_KV_BLOCK * info->kv_heads * info->head_dim);
+        float *mass = ct_pass_floats(pass, q_size);
+        float *ones = ct_pass_floats(pass, block), *twos = ct_pass_floats(pass, block);
+        for (int64_t r = 0; r < pass->n_rows; r++)
+            for (size_t i = pass->rows[r].first_run;
+                 i < pass->rows[r].first_run + pass->rows[r].n_runs; i++)
+                if (pass->plan->runs[i].mean_per_layer)
+                    CT_TRY(mean_per_layer(pass, &args, &pass->plan->runs[i], &pass->attn[i],
+                                          pass->rows[r].stage, mass, ones, twos, err));
+    }
+    uint8_t *keep = NULL;
+    if (pass->keep) {
+        float *score = ct_pass_floats(pass, head_size);
+        keep = (uint8_t *)ct_pass_floats(pass, head_size);
+        select_heads(layer, pass, args.entropy_bits, args.l2, score, keep, out);
+    }
+    report(layer, pass, keep);
+    CT_TRY(ops->matmul(&pass->op, x, out, tokens, &m->o, m->o_bias, true, err));
+done:
+    return st;
+}
+
+const ct_layer_kind ct_kind_attention = {
+    .name = "attention",
+    .needs = needs,
+    .n_needs = sizeof needs / sizeof *needs,
+    .floats = floats,
+    .forward = forward,
+};

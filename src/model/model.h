@@ -1,0 +1,197 @@
+/* model.h - what an opened model is made of, and how an architecture joins.
+ *
+ * Owns the structures that the forward pass runs over. A model is a list of layers; a layer is a
+ * mixer (attention, rglru) and a feed-forward (mlp), each behind a small table of functions, with
+ * residual additions around pre-norms. An architecture is one file that reads config.json, names
+ * its tensors and fills the layers; registry.c lists it; step.c runs any of them.
+ */
+#ifndef CT_MODEL_MODEL_H
+#define CT_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cortado/engine.h>
+
+#include "intervene/intervene.h"
+#include "load/load.h"
+#include "load/synth.h"
+#include "op/op.h"
+
+typedef struct ct_pass ct_pass;
+typedef struct ct_layer ct_layer;
+
+/* An operation that a layer kind calls: its place in ct_ops and its name for the error. */
+typedef struct ct_op_need {
+    const char *name;
+    size_t offset;
+} ct_op_need;
+#define CT_NEEDS(op)                                                                               \
+    {                                                                                              \
+#op, offsetof(ct_ops, op)                                                                  \
+    }
+
+/* How a mixer or a feed-forward runs: adds its output for the pass's tokens to x [T, E], given
+ * normed [T, E]. Working memory comes from ct_pass_floats; `floats` says how much at most. */
+typedef struct ct_layer_kind {
+    const char *name; /* "attention", "rglru", "mlp" */
+    const ct_op_need *needs;
+    size_t n_needs;
+    size_t (*floats)(const void *part, const ct_model *model, int64_t tokens);
+    ct_status (*forward)(const ct_layer *layer, ct_pass *pass, const float *normed, float *x,
+                         ct_err *err);
+} ct_layer_kind;
+
+struct ct_layer {
+    int64_t index;                      /* 0 .. layers-1 */
+    const float *mixer_norm, *ffn_norm; /* [E] */
+    const ct_layer_kind *mixer_kind, *ffn_kind;
+    const void *mixer, *ffn; /* the kind's weights, such as ct_mixer_attention */
+    int64_t attention_index; /* among attention layers, or -1 */
+    int64_t state_offset;    /* of the layer's recurrent state in the sequence's, in floats */
+    int64_t state_floats;    /* 0: none */
+};
+
+/* One tensor of an architecture: where it goes when loading, how it is drawn when synthesised (with
+ * standard deviation `scale` around `offset`). Exactly one of matrix and vector is set. */
+typedef struct ct_tensor_spec {
+    char name[128];
+    int rank;
+    int64_t shape[8];
+    float scale, offset;
+    ct_matrix *matrix;    /* filled with the tensor as it is stored (cols: the last dimension) */
+    const float **vector; /* filled with the tensor widened to f32 */
+} ct_tensor_spec;
+
+/* A list of tensor specs that grows. */
+typedef struct ct_tensor_list {
+    ct_tensor_spec *specs;
+    size_t n, capacity;
+} ct_tensor_list;
+
+/* Appends a spec and returns it (valid until the next call), or NULL with err filled. */
+ct_tensor_spec *ct_tensor_list_add(ct_tensor_list *list, ct_err *err, int rank,
+                                   const int64_t *shape, float scale, float offset, const char *fmt,
+                                   ...) CT_PRINTF(7, 8);
+
+/* The tensors that a model of this config.json has, with the scales of ct_synth_write such that
+ * random weights keep activations about as large as their inputs at any depth. `where` is the
+ * config's path, for errors. The caller frees *out (one allocation, names included). */
+ct_status ct_model_synth_tensors(const json_t *config, const char *where, ct_synth_tensor **out,
+                                 size_t *n, ct_err *err) CT_CHECK;
+
+/* One family of models. */
+typedef struct ct_arch {
+    const char *family;       /* "griffin" */
+    const char *architecture; /* as in config.json's `architectures` */
+    const char *model_type;   /* as in config.json, where `architectures` is absent */
+    /* Checks every field that matters, fills model->info, the numbers below and the layers' kinds,
+     * and lists the tensors with their destinations. `where` is config.json's path. */
+    ct_status (*configure)(ct_model *model, const json_t *config, const char *where,
+                           ct_tensor_list *tensors, ct_err *err);
+} ct_arch;
+
+extern const ct_arch ct_arch_griffin;
+
+struct ct_model {
+    const ct_arch *arch;
+    const ct_ops *ops;
+    ct_compute compute;
+    int threads;
+    ct_folder *folder;
+    ct_model_info info;
+    char weights_hash[40];
+
+    /* Top level. x = embed[id] * embed_scale; after the layers, logits = soft_cap(norm(x) head^T).
+     */
+    ct_matrix embed, head; /* [V, E] */
+    const float *final_norm;
+    float embed_scale, norm_eps, norm_offset, logits_soft_cap; /* soft cap 0: none */
+    float rope_theta;
+    int64_t rotary; /* rotated dims of a head; 0: none */
+    int64_t window; /* a query sees this many previous tokens and itself; < 0: all */
+
+    ct_layer *layers;                 /* [info.layers] */
+    int64_t matrix_rows, matrix_cols; /* the largest among the layers' matrices */
+    void **owned;                     /* freed on close */
+    size_t n_owned, owned_capacity;
+};
+
+/* Zeroed memory that lives as long as the model, or NULL with err filled. */
+void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err);
+
+/* CT_ERR_UNSUPPORTED, naming the operation, if the model's backend lacks one that its layers need.
+ */
+ct_status ct_model_check_ops(const ct_model *model, ct_err *err) CT_CHECK;
+
+/* The model whose sequences the session steps. */
+const ct_model *ct_session_model(const ct_session *session);
+
+/* ---- kinds of layers ------------------------------------------------------------------------ */
+
+typedef struct ct_mixer_attention {
+    ct_matrix q, k, v, o; /* [H*D, E], [G*D, E] twice, [E, H*D] */
+    const float *o_bias;  /* [E] or NULL */
+} ct_mixer_attention;
+extern const ct_layer_kind ct_kind_attention;
+
+typedef struct ct_mixer_rglru {
+    int64_t width, taps, blocks; /* R, C, gate blocks */
+    ct_matrix linear_x, linear_y, linear_out;
+    const float *linear_x_bias, *linear_y_bias, *linear_out_bias;
+    const float *conv, *conv_bias;                  /* [R, C], [R] */
+    ct_matrix gate_x, gate_a;                       /* [blocks, R/blocks in, R/blocks out] */
+    const float *gate_x_bias, *gate_a_bias, *param; /* [R] each */
+} ct_mixer_rglru;
+extern const ct_layer_kind ct_kind_rglru;
+/* Floats of one layer's state: h [R], then the last C-1 inputs of the convolution [C-1, R]. */
+int64_t ct_rglru_state_floats(int64_t width, int64_t taps);
+
+/* gelu(x Wg^T + bg) * (x Wu^T + bu) Wd^T + bd. */
+typedef struct ct_ffn_mlp {
+    ct_matrix gate, up, down; /* [F, E] twice, [E, F] */
+    const float *gate_bias, *up_bias, *down_bias;
+} ct_ffn_mlp;
+extern const ct_layer_kind ct_kind_mlp;
+
+/* ---- one pass over packed tokens ------------------------------------------------------------ */
+
+/* One row's part of a pass: a stretch of its tokens. */
+typedef struct ct_pass_row {
+    ct_seg seg;
+    ct_sequence *sequence;
+    ct_stage stage;
+    const ct_intervention *intervention;
+    ct_audit *audit;
+    uint8_t *heads_kept; /* [attention layers, H] if the row's last token is in this pass, or NULL
+                          */
+    size_t first_run, n_runs; /* of pass->plan */
+} ct_pass_row;
+
+struct ct_pass {
+    const ct_model *model;
+    ct_op_ctx op;
+    int64_t tokens;
+    const int32_t *ids; /* [T] */
+    const ct_pass_row *rows;
+    int64_t n_rows;
+    const ct_seg *segs; /* [n_rows] */
+    float **states;     /* [n_rows], filled by each recurrent layer */
+    const ct_edit_plan *plan;
+    ct_attn_row *attn;       /* [plan->n_runs], with the edits; the keys differ per layer */
+    const float **kv_blocks; /* room for every row's key and value lists */
+    const float **kv_spare;  /* room for one more list, as long as the longest */
+    bool has_layer_means;    /* some run's edit takes its mean over the layer */
+    const int32_t *keep;     /* [T] heads kept per token, -1 all; NULL: no token selects any */
+    bool wants_entropy, wants_l2;
+    float *memory; /* working memory: memory_used of memory_floats are taken */
+    size_t memory_used, memory_floats;
+};
+
+/* Rounded up so that every array begins on a cache line. */
+size_t ct_pass_round(size_t floats);
+/* Takes working memory; the layer's caller gives it back. */
+float *ct_pass_floats(ct_pass *pass, size_t floats);
+
+#endif

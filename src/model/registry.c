@@ -1,0 +1,337 @@
+/* registry.c - the architectures, and opening and closing a model.
+ *
+ * Owns the choice of architecture and backend, the loading of listed tensors, and what
+ * ct_model_info says. A new architecture is one line here.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "model/model.h"
+
+static const ct_arch *const archs[] = {&ct_arch_griffin};
+enum { N_ARCHS = sizeof archs / sizeof *archs };
+
+/* ---- memory -------------------------------------------------------------------------------------
+ */
+
+static ct_status own(ct_model *model, void *memory, ct_err *err)
+{
+    if (model->n_owned == model->owned_capacity) {
+        size_t capacity = model->owned_capacity ? model->owned_capacity * 2 : 64;
+        void **owned = realloc(model->owned, capacity * sizeof *owned);
+        if (!owned) {
+            free(memory);
+            return ct_fail_memory(err, "model", capacity * sizeof *owned);
+        }
+        model->owned = owned;
+        model->owned_capacity = capacity;
+    }
+    model->owned[model->n_owned++] = memory;
+    return CT_OK;
+}
+
+void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err)
+{
+    void *memory = calloc(1, bytes);
+    if (!memory) {
+        ct_fail_memory(err, "model", bytes);
+        return NULL;
+    }
+    return own(model, memory, err) == CT_OK ? memory : NULL;
+}
+
+ct_tensor_spec *ct_tensor_list_add(ct_tensor_list *list, ct_err *err, int rank,
+                                   const int64_t *shape, float scale, float offset, const char *fmt,
+                                   ...)
+{
+    if (list->n == list->capacity) {
+        size_t capacity = list->capacity ? list->capacity * 2 : 64;
+        ct_tensor_spec *specs = realloc(list->specs, capacity * sizeof *specs);
+        if (!specs) {
+            ct_fail_memory(err, "tensor list", capacity * sizeof *specs);
+            return NULL;
+        }
+        list->specs = specs;
+        list->capacity = capacity;
+    }
+    ct_tensor_spec *spec = &list->specs[list->n++];
+    *spec = (ct_tensor_spec){.rank = rank, .scale = scale, .offset = offset};
+    memcpy(spec->shape, shape, (size_t)rank * sizeof *shape);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(spec->name, sizeof spec->name, fmt, ap);
+    va_end(ap);
+    return spec;
+}
+
+/* ---- choosing -----------------------------------------------------------------------------------
+ */
+
+/* The architecture named by `architectures` or, where that is absent, by `model_type`. */
+static ct_status choose_arch(const json_t *config, const char *where, const ct_arch **out,
+                             const char **name, ct_err *err)
+{
+    const json_t *list = json_object_get(config, "architectures");
+    const char *architecture = json_string_value(json_array_get(list, 0)), *type = NULL;
+    if (list && !json_is_null(list) && !architecture)
+        return ct_fail(err, CT_ERR_FORMAT,
+                       "%s: architectures: expected a list that begins with a name", where);
+    if (!architecture) {
+        ct_status st = ct_json_text(config, "model_type", true, where, &type, err);
+        if (st != CT_OK) return st;
+    }
+    char supported[256] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < N_ARCHS; i++) {
+        if (architecture ? strcmp(architecture, archs[i]->architecture) == 0
+                         : strcmp(type, archs[i]->model_type) == 0) {
+            *out = archs[i];
+            *name = archs[i]->architecture;
+            return CT_OK;
+        }
+        if (used < sizeof supported)
+            used += (size_t)snprintf(supported + used, sizeof supported - used, "%s%s",
+                                     i ? ", " : "", archs[i]->architecture);
+    }
+    return ct_fail(err, CT_ERR_UNSUPPORTED, "%s: %s: expected one of %s (supported), got \"%s\"",
+                   where, architecture ? "architectures" : "model_type", supported,
+                   architecture ? architecture : type);
+}
+
+static ct_status choose_ops(const char *device, const ct_ops **out, ct_err *err)
+{
+    if (!device || strcmp(device, "cpu") == 0) *out = ct_ops_cpu();
+    else if (strcmp(device, "ref") == 0) *out = ct_ops_ref();
+    else return ct_fail(err, CT_ERR_UNSUPPORTED, "device: expected cpu or ref, got \"%s\"", device);
+    return CT_OK;
+}
+
+static ct_status check_needs(const ct_ops *ops, const ct_op_need *needs, size_t n, const char *who,
+                             ct_err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        void (*function)(void) = NULL;
+        memcpy(&function, (const char *)ops + needs[i].offset, sizeof function);
+        if (!function)
+            return ct_fail(err, CT_ERR_UNSUPPORTED,
+                           "device %s: operation %s, which %s needs, is missing there", ops->name,
+                           needs[i].name, who);
+    }
+    return CT_OK;
+}
+
+ct_status ct_model_check_ops(const ct_model *model, ct_err *err)
+{
+    static const ct_op_need top[] = {
+        CT_NEEDS(class_name), CT_NEEDS(choose_compute), CT_NEEDS(scratch_bytes), CT_NEEDS(matmul),
+        CT_NEEDS(embed),      CT_NEEDS(rms_norm),       CT_NEEDS(soft_cap)};
+    ct_status st = check_needs(model->ops, top, sizeof top / sizeof *top, "every model", err);
+    for (int64_t i = 0; st == CT_OK && i < model->info.layers; i++) {
+        const ct_layer_kind *kinds[] = {model->layers[i].mixer_kind, model->layers[i].ffn_kind};
+        for (size_t k = 0; st == CT_OK && k < 2; k++)
+            st = check_needs(model->ops, kinds[k]->needs, kinds[k]->n_needs, kinds[k]->name, err);
+    }
+    return st;
+}
+
+/* ---- loading ------------------------------------------------------------------------------------
+ */
+
+static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err *err)
+{
+    int64_t count = 1;
+    for (int i = 0; i < spec->rank; i++) count *= spec->shape[i];
+    model->info.parameters += count;
+    if (spec->vector) {
+        float *values = NULL;
+        ct_status st =
+            ct_folder_vector(model->folder, spec->name, spec->shape, spec->rank, &values, err);
+        if (st == CT_OK) st = own(model, values, err);
+        if (st == CT_OK) *spec->vector = values;
+        model->info.weight_bytes += count * (int64_t)sizeof *values;
+        return st;
+    }
+    ct_status st =
+        ct_folder_tensor(model->folder, spec->name, spec->shape, spec->rank, spec->matrix, err);
+    if (st != CT_OK) return st;
+    spec->matrix->cols = spec->shape[spec->rank - 1];
+    spec->matrix->rows = count / spec->matrix->cols;
+    if (spec->matrix != &model->embed && spec->matrix != &model->head) {
+        if (spec->matrix->rows > model->matrix_rows) model->matrix_rows = spec->matrix->rows;
+        if (spec->matrix->cols > model->matrix_cols) model->matrix_cols = spec->matrix->cols;
+    }
+    model->info.weight_bytes += count * (int64_t)ct_dtype_bytes(spec->matrix->dtype);
+    const char *dtype = ct_dtype_name(spec->matrix->dtype);
+    if (!model->info.dtype) model->info.dtype = dtype;
+    else if (strcmp(model->info.dtype, dtype) != 0) model->info.dtype = "mixed";
+    return CT_OK;
+}
+
+/* An id of config.json; transformers allows a list, of which the first counts. */
+static ct_status read_id(const json_t *config, const char *key, int64_t vocab, const char *where,
+                         int32_t *out, ct_err *err)
+{
+    const json_t *value = json_object_get(config, key);
+    int64_t id = -1;
+    ct_status st = CT_OK;
+    *out = -1;
+    if (json_is_array(value)) {
+        value = json_array_get(value, 0);
+        if (!json_is_integer(value))
+            return ct_fail(err, CT_ERR_FORMAT, "%s: %s: expected an id or a list of ids", where,
+                           key);
+        id = json_integer_value(value);
+        if (id < 0 || id >= vocab)
+            return ct_fail(err, CT_ERR_VALUE,
+                           "%s: %s: expected an id below vocab_size = %lld, got %lld", where, key,
+                           (long long)vocab, (long long)id);
+    } else {
+        st = ct_json_int(config, key, false, 0, vocab - 1, where, &id, err);
+    }
+    *out = (int32_t)id;
+    return st;
+}
+
+/* What follows from the layers: their counts, the place of each one's state. */
+static void lay_out(ct_model *model)
+{
+    ct_model_info *info = &model->info;
+    int64_t state = 0;
+    for (int64_t i = 0; i < info->layers; i++) {
+        ct_layer *layer = &model->layers[i];
+        bool attends = layer->mixer_kind == &ct_kind_attention;
+        layer->attention_index = attends ? info->attention_layers : -1;
+        info->attention_layers += attends;
+        info->recurrent_layers += !attends;
+        layer->state_offset = state;
+        state += layer->state_floats;
+    }
+    info->state_bytes_fixed = state * (int64_t)sizeof(float);
+    info->state_bytes_per_block = info->attention_layers * 2 * CT_KV_BLOCK * info->kv_heads *
+                                  info->head_dim * (int64_t)sizeof(float);
+}
+
+static void choose_compute(ct_model *model, ct_compute_choice choice)
+{
+    switch (choice) {
+    case CT_CHOOSE_F32:
+        model->compute = CT_COMPUTE_F32;
+        break;
+    case CT_CHOOSE_BF16:
+        model->compute = CT_COMPUTE_BF16;
+        break;
+    case CT_CHOOSE_AUTO:
+        model->compute = model->ops->choose_compute(model->embed.dtype);
+        break;
+    }
+    model->info.compute = model->compute == CT_COMPUTE_BF16 ? "bf16" : "f32";
+}
+
+static ct_status configure(ct_model *model, const json_t *config, const char *where,
+                           ct_tensor_list *tensors, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_model_info *info = &model->info;
+    CT_TRY(choose_arch(config, where, &model->arch, &info->architecture, err));
+    info->family = model->arch->family;
+    CT_TRY(model->arch->configure(model, config, where, tensors, err));
+    CT_TRY(read_id(config, "bos_token_id", info->vocab, where, &info->bos, err));
+    CT_TRY(read_id(config, "eos_token_id", info->vocab, where, &info->eos, err));
+    CT_TRY(read_id(config, "pad_token_id", info->vocab, where, &info->pad, err));
+    lay_out(model);
+done:
+    return st;
+}
+
+ct_status ct_model_synth_tensors(const json_t *config, const char *where, ct_synth_tensor **out,
+                                 size_t *n, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_tensor_list tensors = {0};
+    ct_model *model = calloc(1, sizeof *model);
+    if (!model) CT_TRY(ct_fail_memory(err, "model", sizeof *model));
+    CT_TRY(configure(model, config, where, &tensors, err));
+    size_t bytes = tensors.n * (sizeof **out + sizeof tensors.specs->name);
+    ct_synth_tensor *list = malloc(bytes);
+    if (!list) CT_TRY(ct_fail_memory(err, "tensor list", bytes));
+    char *names = (char *)(list + tensors.n);
+    for (size_t i = 0; i < tensors.n; i++) {
+        const ct_tensor_spec *spec = &tensors.specs[i];
+        char *name = memcpy(names + i * sizeof spec->name, spec->name, sizeof spec->name);
+        list[i] = (ct_synth_tensor){.name = name,
+                                    .rank = spec->rank,
+                                    /* a uniform number in [-s, s) has the deviation s / sqrt(3) */
+                                    .scale = spec->scale * 1.7320508f,
+                                    .offset = spec->offset};
+        memcpy(list[i].shape, spec->shape, sizeof list[i].shape);
+    }
+    *out = list;
+    *n = tensors.n;
+done:
+    ct_model_close(model);
+    free(tensors.specs);
+    return st;
+}
+
+ct_status ct_model_open(const char *dir, const ct_model_options *options, ct_model **out,
+                        ct_err *err)
+{
+    static const ct_model_options defaults = {0};
+    if (!options) options = &defaults;
+    ct_status st = CT_OK;
+    json_t *config = NULL;
+    ct_tensor_list tensors = {0};
+    const char *hash = NULL;
+    char *where = ct_strf(err, "%s/config.json", dir);
+    ct_model *model = calloc(1, sizeof *model);
+    if (!model || !where) CT_TRY(ct_fail_memory(err, "model", sizeof *model));
+    CT_TRY(choose_ops(options->device, &model->ops, err));
+    if (options->threads < 0 || options->window_visible < 0 ||
+        options->window_visible > (int64_t)INT32_MAX + 1)
+        CT_TRY(
+            ct_fail(err, CT_ERR_USAGE,
+                    "model options: expected threads and window_visible of 0 or more, got %d and "
+                    "%lld",
+                    options->threads, (long long)options->window_visible));
+    model->threads = options->threads;
+    CT_TRY(ct_config_open(dir, &config, err));
+    CT_TRY(configure(model, config, where, &tensors, err));
+    if (options->window_visible > 0) model->window = options->window_visible - 1;
+    model->info.window = model->window < 0 ? 0 : model->window + 1;
+    CT_TRY(ct_model_check_ops(model, err));
+
+    CT_TRY(ct_folder_open(dir, &model->folder, err));
+    for (size_t i = 0; i < tensors.n; i++) CT_TRY(load_tensor(model, &tensors.specs[i], err));
+    if (!model->head.data) model->head = model->embed;
+    choose_compute(model, options->compute);
+    model->info.backend = model->ops->class_name();
+    CT_TRY(ct_folder_hash(model->folder, &hash, err));
+    snprintf(model->weights_hash, sizeof model->weights_hash, "%s", hash);
+    model->info.weights_hash = model->weights_hash;
+    *out = model;
+    model = NULL;
+done:
+    ct_model_close(model);
+    free(tensors.specs);
+    free(where);
+    json_decref(config);
+    return st;
+}
+
+void ct_model_close(ct_model *model)
+{
+    if (!model) return;
+    if (model->folder) ct_folder_close(model->folder);
+    for (size_t i = 0; i < model->n_owned; i++) free(model->owned[i]);
+    free(model->owned);
+    free(model);
+}
+
+const ct_model_info *ct_model_get_info(const ct_model *model)
+{
+    return &model->info;
+}

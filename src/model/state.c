@@ -1,0 +1,125 @@
+/* state.c - sequences: new, fork, grow, drop. See state.h. */
+#include "model/state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "model/model.h"
+
+static void block_release(ct_kv_block *block)
+{
+    if (block && atomic_fetch_sub(&block->references, 1) == 1) free(block);
+}
+
+static ct_status block_new(const ct_model *model, ct_kv_block **out, ct_err *err)
+{
+    size_t bytes = sizeof(ct_kv_block) + (size_t)model->info.state_bytes_per_block;
+    ct_kv_block *block = malloc(bytes);
+    if (!block) return ct_fail_memory(err, "KV block", bytes);
+    atomic_init(&block->references, 1);
+    /* Positions not yet written are never visible, but a kernel may load a whole block and mask it:
+     * what it loads must be finite. */
+    memset(block->data, 0, (size_t)model->info.state_bytes_per_block);
+    *out = block;
+    return CT_OK;
+}
+
+ct_status ct_sequence_new(const ct_model *model, ct_sequence **out, ct_err *err)
+{
+    ct_sequence *s = calloc(1, sizeof *s);
+    if (!s) return ct_fail_memory(err, "sequence", sizeof *s);
+    size_t bytes = (size_t)model->info.state_bytes_fixed;
+    s->model = model;
+    s->fixed = calloc(1, bytes ? bytes : 1);
+    if (!s->fixed) {
+        free(s);
+        return ct_fail_memory(err, "recurrent state", bytes);
+    }
+    *out = s;
+    return CT_OK;
+}
+
+ct_status ct_sequence_fork(const ct_sequence *sequence, ct_sequence **out, ct_err *err)
+{
+    ct_sequence *s = NULL;
+    ct_status st = ct_sequence_new(sequence->model, &s, err);
+    if (st != CT_OK) return st;
+    size_t n = (size_t)sequence->n_blocks;
+    s->blocks = malloc((n ? n : 1) * sizeof *s->blocks);
+    if (!s->blocks) {
+        ct_sequence_free(s);
+        return ct_fail_memory(err, "KV block list", n * sizeof *s->blocks);
+    }
+    for (size_t i = 0; i < n; i++) {
+        s->blocks[i] = sequence->blocks[i];
+        if (s->blocks[i]) atomic_fetch_add(&s->blocks[i]->references, 1);
+    }
+    s->n_blocks = s->capacity = sequence->n_blocks;
+    s->first_block = sequence->first_block;
+    s->position = sequence->position;
+    memcpy(s->fixed, sequence->fixed, (size_t)sequence->model->info.state_bytes_fixed);
+    *out = s;
+    return CT_OK;
+}
+
+void ct_sequence_free(ct_sequence *sequence)
+{
+    if (!sequence) return;
+    for (int64_t i = 0; i < sequence->n_blocks; i++) block_release(sequence->blocks[i]);
+    free(sequence->blocks);
+    free(sequence->fixed);
+    free(sequence);
+}
+
+int64_t ct_sequence_position(const ct_sequence *sequence)
+{
+    return sequence->position;
+}
+
+int64_t ct_sequence_bytes(const ct_sequence *sequence)
+{
+    int64_t live = 0;
+    for (int64_t i = 0; i < sequence->n_blocks; i++) live += sequence->blocks[i] != NULL;
+    return sequence->model->info.state_bytes_fixed +
+           live * sequence->model->info.state_bytes_per_block;
+}
+
+ct_status ct_sequence_reserve(ct_sequence *s, int64_t count, ct_err *err)
+{
+    if (s->model->info.state_bytes_per_block == 0) return CT_OK;
+    int64_t need = (s->position + count + CT_KV_BLOCK - 1) / CT_KV_BLOCK;
+    if (need > s->capacity) {
+        int64_t capacity = need > 2 * s->capacity ? need : 2 * s->capacity;
+        ct_kv_block **blocks = realloc(s->blocks, (size_t)capacity * sizeof *blocks);
+        if (!blocks) return ct_fail_memory(err, "KV block list", (size_t)capacity * sizeof *blocks);
+        s->blocks = blocks;
+        s->capacity = capacity;
+    }
+    int64_t partial = s->position / CT_KV_BLOCK;
+    if (partial < s->n_blocks && atomic_load(&s->blocks[partial]->references) > 1) {
+        ct_kv_block *copy = NULL;
+        ct_status st = block_new(s->model, &copy, err);
+        if (st != CT_OK) return st;
+        memcpy(copy->data, s->blocks[partial]->data, (size_t)s->model->info.state_bytes_per_block);
+        block_release(s->blocks[partial]);
+        s->blocks[partial] = copy;
+    }
+    while (s->n_blocks < need) {
+        ct_status st = block_new(s->model, &s->blocks[s->n_blocks], err);
+        if (st != CT_OK) return st;
+        s->n_blocks++;
+    }
+    return CT_OK;
+}
+
+void ct_sequence_advance(ct_sequence *s, int64_t count, int64_t window)
+{
+    s->position += count;
+    if (window < 0 || s->position <= window) return;
+    int64_t first = (s->position - window) / CT_KV_BLOCK;
+    for (; s->first_block < first && s->first_block < s->n_blocks; s->first_block++) {
+        block_release(s->blocks[s->first_block]);
+        s->blocks[s->first_block] = NULL;
+    }
+}

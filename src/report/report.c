@@ -1,0 +1,160 @@
+/* report.c - the entry points: stores in, files out. See cortado/report.h and report.h. */
+#include "report/report.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "io/file.h"
+#include "report/figure.h"
+
+static ct_status add_cell(void *user, const ct_cell *cell, ct_err *err)
+{
+    return ct_stats_add(user, cell, err);
+}
+
+/* The figures that a study asks for; one that names none, or only others, gets all. */
+static unsigned wanted_by(const char *figures)
+{
+    unsigned wanted = 0;
+    if (figures && strstr(figures, "accuracy_by_heads")) wanted |= CT_WANT_ACCURACY;
+    if (figures && strstr(figures, "retrieval_map")) wanted |= CT_WANT_MAPS;
+    return wanted ? wanted : CT_WANT_ALL;
+}
+
+static ct_status run_open(const char *dir, ct_report_run *run, ct_stats *stats, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_err why = {0};
+    char *path = ct_path_join(dir, "run.sqlite", err);
+    if (!path) return CT_ERR_MEMORY;
+    run->dir = dir;
+    CT_TRY(ct_store_open(path, false, &run->store, err));
+    ct_status provenance = ct_store_provenance(run->store, &run->provenance, &why);
+    run->known = provenance == CT_OK;
+    if (!run->known && provenance != CT_ERR_NOT_FOUND) {
+        st = ct_fail(err, provenance, "%s: %s", path, why.text);
+        goto done;
+    }
+    st = ct_store_each(run->store, add_cell, stats, err);
+    if (st != CT_OK) st = ct_fail_context(err, st, "%s", path);
+done:
+    free(path);
+    return st;
+}
+
+ct_status ct_report_open(const char *const *dirs, size_t n_dirs, ct_report_runs *out, ct_err *err)
+{
+    ct_status st = CT_OK;
+    *out = (ct_report_runs){0};
+    if (!n_dirs) return ct_fail(err, CT_ERR_USAGE, "report: expected a run's folder, got none");
+    out->runs = calloc(n_dirs, sizeof *out->runs);
+    if (!out->runs) return ct_fail_memory(err, "report", n_dirs * sizeof *out->runs);
+    CT_TRY(ct_stats_new(&out->stats, err));
+    for (size_t i = 0; i < n_dirs; i++) {
+        ct_report_run *run = &out->runs[out->n++];
+        CT_TRY(run_open(dirs[i], run, out->stats, err));
+        out->wanted |= wanted_by(run->known ? run->provenance.figures : NULL);
+    }
+    st = ct_stats_finish(out->stats, err);
+done:
+    if (st != CT_OK) ct_report_close(out);
+    return st;
+}
+
+void ct_report_close(ct_report_runs *runs)
+{
+    for (size_t i = 0; i < runs->n; i++) ct_store_close(runs->runs[i].store);
+    free(runs->runs);
+    ct_stats_free(runs->stats);
+    *runs = (ct_report_runs){0};
+}
+
+ct_status ct_report_table(const char *dir, char **text, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_report_runs runs;
+    ct_buf buf = {0};
+    *text = NULL;
+    CT_TRY(ct_report_open(&dir, 1, &runs, err));
+    CT_TRY(ct_table_text(runs.stats, &buf, err));
+    *text = ct_buf_take(&buf);
+    if (!*text) st = ct_fail_memory(err, "table", 1);
+done:
+    ct_buf_clear(&buf);
+    ct_report_close(&runs);
+    return st;
+}
+
+static ct_status write_form(const char *dir, const ct_figure *figure, const char *ending,
+                            const ct_buf *bytes, ct_err *err)
+{
+    ct_status st = CT_OK;
+    char *path = NULL, *name = ct_strf(err, "%s.%s", figure->name, ending);
+    CT_TRY(name ? CT_OK : CT_ERR_MEMORY);
+    path = ct_path_join(dir, name, err);
+    CT_TRY(path ? CT_OK : CT_ERR_MEMORY);
+    CT_TRY(ct_file_write(path, bytes->data, bytes->size, err));
+done:
+    free(name);
+    free(path);
+    return st;
+}
+
+static ct_status write_figure(ct_fonts *fonts, const char *dir, const ct_figure *figure,
+                              ct_err *err)
+{
+    static const char *const endings[] = {"svg", "pdf", "png"};
+    ct_status st = CT_OK;
+    ct_buf bytes = {0};
+    for (int form = CT_FIGURE_SVG; form <= CT_FIGURE_PNG; form++) {
+        ct_buf_clear(&bytes);
+        CT_TRY(ct_figure_render(fonts, ct_figure_draw, figure, figure->title, figure->description,
+                                (ct_figure_form)form, &bytes, err));
+        CT_TRY(write_form(dir, figure, endings[form], &bytes, err));
+    }
+    ct_buf_clear(&bytes);
+    CT_TRY(ct_figure_csv(figure, &bytes, err));
+    CT_TRY(write_form(dir, figure, "csv", &bytes, err));
+done:
+    ct_buf_clear(&bytes);
+    return st;
+}
+
+ct_status ct_report_figures(const char *const *dirs, size_t n_dirs, const char *out_dir,
+                            ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_report_runs runs = {0};
+    ct_fonts *fonts = NULL;
+    ct_figure *figures = NULL;
+    size_t n = 0;
+    CT_TRY(ct_report_open(dirs, n_dirs, &runs, err));
+    st = ct_figures_plan(runs.stats, runs.wanted, &figures, &n, err);
+    if (st != CT_OK) {
+        st = ct_fail_context(err, st, "%s", dirs[0]);
+        goto done;
+    }
+    CT_TRY(ct_fonts_new(&fonts, err));
+    CT_TRY(ct_dir_make(out_dir, err));
+    for (size_t i = 0; i < n; i++) CT_TRY(write_figure(fonts, out_dir, &figures[i], err));
+done:
+    ct_figures_free(figures, n);
+    ct_fonts_free(fonts);
+    ct_report_close(&runs);
+    return st;
+}
+
+ct_status ct_report_html(const char *const *dirs, size_t n_dirs, const char *path, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_report_runs runs = {0};
+    ct_buf page = {0};
+    CT_TRY(ct_report_open(dirs, n_dirs, &runs, err));
+    CT_TRY(ct_html_page(&runs, &page, err));
+    CT_TRY(ct_file_write(path, page.data, page.size, err));
+done:
+    ct_buf_clear(&page);
+    ct_report_close(&runs);
+    return st;
+}

@@ -1,0 +1,106 @@
+/* lookup.c - where a study's model and haystack are, and what machine this is. See work.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "io/file.h"
+#include "run/work.h"
+
+static bool exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char **out, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_buf tried = {0};
+    char *beside = NULL, *dir = NULL, *config = NULL;
+    beside = ct_path_join(study->dir, "../models", err);
+    if (!beside) {
+        st = CT_ERR_MEMORY;
+        goto done;
+    }
+    const char *const roots[] = {model_root, study->dir, ".", beside, CT_DATA_DIR "/models"};
+    bool absolute = study->model[0] == '/';
+    for (size_t i = 0; i < (absolute ? 1 : sizeof roots / sizeof *roots); i++) {
+        if (!absolute && (!roots[i] || !*roots[i])) continue;
+        dir = absolute ? ct_strdup(study->model, err) : ct_path_join(roots[i], study->model, err);
+        config = dir ? ct_path_join(dir, "config.json", err) : NULL;
+        if (!config) {
+            st = CT_ERR_MEMORY;
+            goto done;
+        }
+        if (exists(config)) {
+            *out = dir;
+            dir = NULL;
+            goto done;
+        }
+        CT_TRY(ct_buf_addf(&tried, err, "%s%s", tried.size ? ", " : "", dir));
+        free(dir);
+        free(config);
+        dir = config = NULL;
+    }
+    st = ct_fail(err, CT_ERR_NOT_FOUND,
+                 "model: expected a folder with config.json, got none at %s (%s, line %d); "
+                 "--model-root names where models are",
+                 tried.data, study->path, study->model_line);
+done:
+    ct_buf_clear(&tried);
+    free(beside);
+    free(dir);
+    free(config);
+    return st;
+}
+
+char *ct_study_path(const ct_study *study, const char *name, ct_err *err)
+{
+    if (name[0] == '/') return ct_strdup(name, err);
+    char *path = ct_path_join(study->dir, name, err);
+    if (!path || exists(path) || !exists(name)) return path;
+    free(path);
+    return ct_strdup(name, err);
+}
+
+ct_status ct_study_niah_options(const ct_study *study, ct_niah_options *out, ct_err *err)
+{
+    for (size_t i = 0; i < study->n_haystack; i++)
+        if (!exists(study->haystack[i]))
+            return ct_fail(err, CT_ERR_NOT_FOUND,
+                           "task.niah.haystack: expected a file or folder, got none at %s (%s, "
+                           "line %d)",
+                           study->haystack[i], study->path, study->haystack_line);
+    *out = (ct_niah_options){
+        .haystack = (const char *const *)study->haystack,
+        .n_haystack = study->n_haystack,
+        .needle = study->needle,
+        .question = study->question,
+        .template_kind = study->template_kind,
+        .read_twice = study->read_twice,
+        .buffer = study->buffer,
+    };
+    return CT_OK;
+}
+
+char *ct_machine(ct_err *err)
+{
+    char cpu[128] = "unknown CPU", line[512];
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    while (f && fgets(line, sizeof line, f)) {
+        const char *value = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || !value) continue;
+        snprintf(cpu, sizeof cpu, "%s", value + 1 + strspn(value + 1, " \t"));
+        cpu[strcspn(cpu, "\n")] = 0;
+        break;
+    }
+    if (f) fclose(f);
+    struct utsname kernel;
+    if (uname(&kernel) != 0) memset(&kernel, 0, sizeof kernel);
+    return ct_strf(err, "%s, %ld cores, %s %s %s", cpu, sysconf(_SC_NPROCESSORS_ONLN),
+                   kernel.sysname, kernel.release, kernel.machine);
+}

@@ -1,0 +1,345 @@
+/* run.c - one execution of a study: open everything, skip what is stored, plan, execute.
+ *
+ * Owns the order of the work and what is checked before the first cell: all that would make every
+ * cell fail is an error of the run, with the study's line; what concerns one cell is that cell's.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cortado/lab.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/version.h"
+#include "io/file.h"
+#include "run/work.h"
+
+/* ---- model, semantics, checks -------------------------------------------------------------------
+ */
+
+static ct_status open_model(ct_work *work, ct_err *err)
+{
+    const ct_study *study = work->study;
+    const ct_run_options *o = work->options;
+    const ct_model_options options = {
+        .device = o->device,
+        .compute = o->compute != CT_CHOOSE_AUTO ? o->compute : study->compute,
+        .threads = o->threads,
+        .window_visible = study->window_visible,
+    };
+    char *dir = NULL;
+    ct_status st;
+    CT_TRY(ct_study_model_dir(study, o->model_root, &dir, err));
+    CT_TRY(ct_tokenizer_open(dir, &work->tokenizer, err));
+    CT_TRY(ct_model_open(dir, &options, &work->model, err));
+    work->info = ct_model_get_info(work->model);
+done:
+    free(dir);
+    return st;
+}
+
+static ct_status choose_semantics(ct_work *work, ct_err *err)
+{
+    const ct_study *study = work->study;
+    ct_status st;
+    CT_TRY(ct_semantics_parse(study->semantics, work->info->family, &work->semantics, err));
+    for (size_t i = 0; i < study->n_options; i++)
+        CT_TRY(ct_semantics_set(&work->semantics, study->options[i].key, study->options[i].value,
+                                err));
+    ct_semantics_describe(&work->semantics, work->info->family, work->semantics_text,
+                          sizeof work->semantics_text);
+done:
+    return st;
+}
+
+static ct_status check_heads(const ct_work *work, ct_err *err)
+{
+    for (size_t i = 0; i < work->grid.n_versions; i++) {
+        const ct_grid_version *v = &work->grid.versions[i];
+        if (v->heads.keep > work->info->heads)
+            return ct_fail(err, CT_ERR_VALUE,
+                           "heads.keep: expected 0 to %" PRId64 ", the heads of %s, got %" PRId32
+                           " (%s, line %d)",
+                           work->info->heads, work->study->model, v->heads.keep, work->study->path,
+                           v->line);
+    }
+    return CT_OK;
+}
+
+/* ---- prompts and keys ---------------------------------------------------------------------------
+ */
+
+static ct_status build_prompt(ct_work *work, const ct_niah *niah, size_t point, ct_err *err)
+{
+    ct_status st;
+    ct_prompt *p = &work->prompts[point];
+    const ct_point *at = &work->grid.points[point];
+    ct_niah_prompt text = {0};
+    CT_TRY(ct_niah_build(niah, at->length, at->depth, &text, err));
+    ct_err why = {0};
+    st = ct_niah_request_new(niah, &text, work->semantics.needle_span_reference, &p->request, &why);
+    if (st == CT_ERR_NOT_FOUND) {
+        /* An error of this prompt's cells; they keep the text for whoever looks for the reason. */
+        p->request = (ct_niah_request){.text = text.content};
+        text.content = NULL;
+        p->error = ct_strdup(why.text, err);
+        st = p->error ? CT_OK : CT_ERR_MEMORY;
+        ct_hash_hex(ct_hash_bytes(p->request.text, strlen(p->request.text)), p->hash);
+    } else if (st == CT_OK) {
+        ct_hash_hex(ct_hash_bytes(p->request.ids, p->request.n_ids * sizeof *p->request.ids),
+                    p->hash);
+    } else {
+        *err = why;
+    }
+done:
+    ct_niah_prompt_clear(&text);
+    return st;
+}
+
+static ct_status build_prompts(ct_work *work, ct_err *err)
+{
+    ct_status st;
+    ct_niah *niah = NULL;
+    work->prompts = calloc(work->grid.n_points, sizeof *work->prompts);
+    if (!work->prompts) {
+        st = ct_fail_memory(err, "prompts", work->grid.n_points * sizeof *work->prompts);
+        goto done;
+    }
+    ct_niah_options options;
+    CT_TRY(ct_study_niah_options(work->study, &options, err));
+    const ct_point *last = &work->grid.points[work->grid.n_points - 1];
+    CT_TRY(ct_niah_open(&options, work->tokenizer, last->length, &niah, err));
+    for (size_t i = 0; i < work->grid.n_points; i++) {
+        if (ct_work_stopped(work)) {
+            st = ct_fail(err, CT_ERR_INTERRUPTED, "run: interrupted");
+            goto done;
+        }
+        CT_TRY(build_prompt(work, niah, i, err));
+    }
+done:
+    ct_niah_close(niah);
+    return st;
+}
+
+static ct_status make_keys(ct_work *work, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_buf text = {0};
+    work->keys = calloc(work->grid.n_cells, sizeof *work->keys);
+    if (!work->keys) return ct_fail_memory(err, "keys", work->grid.n_cells * sizeof *work->keys);
+    for (size_t i = 0; i < work->grid.n_cells; i++) {
+        text.size = 0;
+        CT_TRY(ct_work_key_text(work, (uint32_t)i, &text, err));
+        ct_hash_hex(ct_hash_bytes(text.data, text.size), work->keys[i]);
+    }
+done:
+    ct_buf_clear(&text);
+    return st;
+}
+
+/* ---- what is left to do -------------------------------------------------------------------------
+ */
+
+typedef struct todo {
+    ct_plan_item *items;
+    size_t n_items;
+    uint32_t *refused; /* cells that cannot run and are stored as failed */
+    size_t n_refused;
+} todo;
+
+static ct_status find_todo(ct_work *work, todo *out, ct_err *err)
+{
+    ct_status st = CT_OK;
+    size_t n = work->grid.n_cells;
+    int64_t limit = work->options->limit > 0 ? work->options->limit : INT64_MAX;
+    out->items = calloc(n, sizeof *out->items);
+    out->refused = calloc(n, sizeof *out->refused);
+    if (!out->items || !out->refused) return ct_fail_memory(err, "cells", n * sizeof *out->items);
+    for (size_t i = 0; i < n; i++) {
+        bool found = false;
+        ct_cell_status how = CT_CELL_FAILED;
+        if (work->store) CT_TRY(ct_store_find(work->store, work->keys[i], &found, &how, err));
+        if (found && how == CT_CELL_DONE) {
+            work->result->stored++;
+            continue;
+        }
+        work->result->left++;
+        if (limit == 0) continue;
+        limit--;
+        uint32_t point = work->grid.cells[i].point;
+        work->prompts[point].cells_left++;
+        if (ct_work_refusal(work, (uint32_t)i)) out->refused[out->n_refused++] = (uint32_t)i;
+        else
+            out->items[out->n_items++] =
+                (ct_plan_item){(uint32_t)i, point, (int64_t)work->prompts[point].request.n_ids};
+    }
+    /* The others' prompts were needed for their keys only. */
+    for (size_t i = 0; i < work->grid.n_points; i++)
+        if (work->prompts[i].cells_left == 0) ct_niah_request_clear(&work->prompts[i].request);
+done:
+    return st;
+}
+
+static bool same_prefill(void *user, const ct_plan_item *a, const ct_plan_item *b)
+{
+    ct_generate_request x, y;
+    ct_work_request(user, a->cell, &x);
+    ct_work_request(user, b->cell, &y);
+    return ct_request_same_prefill(&x, &y);
+}
+
+/* ---- store --------------------------------------------------------------------------------------
+ */
+
+static ct_status open_store(ct_work *work, const char *dir, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_provenance last;
+    char *path = ct_path_join(dir, "run.sqlite", err);
+    if (!path) return CT_ERR_MEMORY;
+    snprintf(work->result->store, sizeof work->result->store, "%s", path);
+    if (work->options->dry_run) {
+        ct_err none = {0};
+        st = ct_store_open(path, false, &work->store, &none);
+        if (st == CT_ERR_NOT_FOUND) st = CT_OK; /* nothing stored yet */
+        else if (st != CT_OK) *err = none;
+    } else {
+        CT_TRY(ct_dir_make(dir, err));
+        CT_TRY(ct_store_open(path, true, &work->store, err));
+    }
+    if (st != CT_OK || !work->store) goto done;
+    st = ct_store_provenance(work->store, &last, err);
+    if (st == CT_OK && strcmp(last.study, work->study->name) != 0)
+        st = ct_fail(err, CT_ERR_USAGE,
+                     "%s: expected a run of the study \"%s\", got one of \"%s\"; choose another "
+                     "folder with --out",
+                     path, work->study->name, last.study);
+    if (st == CT_ERR_NOT_FOUND) st = CT_OK; /* a new store */
+done:
+    free(path);
+    return st;
+}
+
+/* Begins an execution, if there is anything to compute or the study has changed: then readers see
+ * the cells of the study as it is now. */
+static ct_status begin(ct_work *work, bool anything, bool *begun, ct_err *err)
+{
+    ct_provenance last;
+    ct_status st = ct_store_provenance(work->store, &last, err);
+    if (st != CT_OK && st != CT_ERR_NOT_FOUND) return st;
+    if (!anything && st == CT_OK && strcmp(last.study_hash, work->study->hash) == 0) return CT_OK;
+    const char **keys = NULL;
+    char *machine = ct_machine(err);
+    if (!machine) {
+        st = CT_ERR_MEMORY;
+        goto done;
+    }
+    const ct_provenance p = {
+        .version = ct_version(),
+        .commit = ct_commit(),
+        .study = work->study->name,
+        .study_hash = work->study->hash,
+        .study_text = work->study->text,
+        .figures = work->study->figures,
+        .model = work->study->model,
+        .weights_hash = work->info->weights_hash,
+        .tokenizer_hash = ct_tokenizer_hash(work->tokenizer),
+        .backend = work->info->backend,
+        .compute = work->info->compute,
+        .dtype = work->info->dtype,
+        .machine = machine,
+        .flags = work->options->command_line,
+        .numerics_version = CT_NUMERICS_VERSION,
+        .started_unix_ms = ct_unix_ms(),
+    };
+    CT_TRY(ct_store_begin(work->store, &p, err));
+    *begun = true;
+    keys = malloc(work->grid.n_cells * sizeof *keys);
+    if (!keys) {
+        st = ct_fail_memory(err, "keys", work->grid.n_cells * sizeof *keys);
+        goto done;
+    }
+    for (size_t i = 0; i < work->grid.n_cells; i++) keys[i] = work->keys[i];
+    CT_TRY(ct_store_set_current(work->store, keys, work->grid.n_cells, err));
+done:
+    free(keys);
+    free(machine);
+    return st;
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------
+ */
+
+static void clear_work(ct_work *work)
+{
+    for (size_t i = 0; work->prompts && i < work->grid.n_points; i++) {
+        ct_niah_request_clear(&work->prompts[i].request);
+        free(work->prompts[i].error);
+    }
+    free(work->prompts);
+    free(work->keys);
+    ct_store_close(work->store);
+    ct_model_close(work->model);
+    ct_tokenizer_close(work->tokenizer);
+    ct_grid_clear(&work->grid);
+}
+
+ct_status ct_run_study(const ct_study *study, const ct_run_options *options, ct_run_result *result,
+                       ct_err *err)
+{
+    ct_status st;
+    ct_err own = {0};
+    if (!err) err = &own;
+    *result = (ct_run_result){0};
+    ct_work work = {.study = study, .options = options, .result = result, .begin_ms = ct_now_ms()};
+    todo left = {0};
+    ct_plan plan = {0};
+    bool begun = false;
+    char *dir = options->out_dir ? ct_strdup(options->out_dir, err)
+                                 : ct_path_join("runs", study->name, err);
+    if (!dir) {
+        st = CT_ERR_MEMORY;
+        goto done;
+    }
+    CT_TRY(ct_grid_new(study, &work.grid, err));
+    result->cells = (int64_t)work.grid.n_cells;
+    result->prompts = (int64_t)work.grid.n_points;
+    result->versions = (int64_t)work.grid.n_versions;
+    CT_TRY(open_model(&work, err));
+    CT_TRY(choose_semantics(&work, err));
+    CT_TRY(check_heads(&work, err));
+    CT_TRY(build_prompts(&work, err));
+    CT_TRY(make_keys(&work, err));
+    CT_TRY(open_store(&work, dir, err));
+    CT_TRY(find_todo(&work, &left, err));
+    CT_TRY(ct_plan_new(left.items, left.n_items, same_prefill, &work, &plan, err));
+    result->groups = (int64_t)plan.n_groups;
+    result->prefill_tokens_plain = plan.tokens_plain;
+    result->prefill_tokens_planned = plan.tokens_planned;
+    if (options->dry_run) goto done;
+    CT_TRY(begin(&work, left.n_items + left.n_refused > 0, &begun, err));
+    if (left.n_items + left.n_refused > 0)
+        CT_TRY(ct_work_execute(&work, &plan, left.refused, left.n_refused, err));
+done:
+    result->left -= result->done + result->failed;
+    result->wall_ms = ct_now_ms() - work.begin_ms;
+    if (begun) {
+        const char *how = st == CT_OK                ? "done"
+                          : st == CT_ERR_INTERRUPTED ? "interrupted"
+                                                     : "failed";
+        ct_err late = {0};
+        ct_status ended = ct_store_end(work.store, how, result->wall_ms, &late);
+        if (st == CT_OK && ended != CT_OK) {
+            st = ended;
+            *err = late;
+        }
+    }
+    ct_plan_clear(&plan);
+    free(left.items);
+    free(left.refused);
+    free(dir);
+    clear_work(&work);
+    return st;
+}

@@ -1,0 +1,99 @@
+/* study.h - a study file, parsed and checked: what run/ works on.
+ *
+ * Owns the study's keys and their limits. Everything that can be known without a model is checked
+ * when the file is read; what needs one (k beyond the heads, lengths too short for the needle,
+ * options of another family) is checked when the run begins, with the line kept here.
+ */
+#ifndef CT_RUN_STUDY_H
+#define CT_RUN_STUDY_H
+
+#include <cortado/lab.h>
+
+#include "io/yaml.h"
+#include "task/niah.h"
+
+enum {
+    CT_STUDY_MAX_CELLS = 1000000,
+    CT_STUDY_MAX_LENGTH = 1 << 24,
+    CT_STUDY_MAX_METRICS = 4,
+    CT_STUDY_MAX_STAGES = 3,
+    CT_STUDY_MAX_MODES = 5,
+};
+
+/* Whole numbers, as the file gives them: a number, a list, or from-to with a count or a step. */
+typedef struct ct_study_axis {
+    int64_t *values;
+    size_t count;
+    int line;
+} ct_study_axis;
+
+/* One entry under `interventions`: each combination of what it lists is a version. */
+typedef struct ct_study_entry {
+    int line;
+    bool selects_heads; /* false: keep, seeds, metrics and stages are empty */
+    ct_study_axis keep, seeds;
+    ct_metric metrics[CT_STUDY_MAX_METRICS];
+    size_t n_metrics;
+    bool stages[CT_STUDY_MAX_STAGES][CT_STAGE_COUNT];
+    size_t n_stages;
+    ct_weights_mode modes[CT_STAGE_COUNT][CT_STUDY_MAX_MODES];
+    size_t n_modes[CT_STAGE_COUNT];
+    ct_study_axis lengths, depths; /* of its own `prompts`; count 0: the task's */
+} ct_study_entry;
+
+typedef struct ct_study_option {
+    const char *key, *value;
+    int line;
+} ct_study_option;
+
+struct ct_study {
+    ct_yaml yaml; /* strings below are borrowed from it */
+    char *path, *dir;
+    char *text; /* the file as it is */
+    size_t text_size;
+    char hash[33];
+    const char *name, *model;
+    int model_line;
+
+    char **haystack; /* paths, resolved by ct_study_path */
+    size_t n_haystack;
+    int haystack_line;
+    const char *needle, *question;
+    ct_niah_template template_kind;
+    bool read_twice;
+    int64_t buffer;
+    ct_study_axis lengths, depths;
+    ct_scoring scoring;
+    int scoring_line;
+    ct_keyword *keywords;
+    size_t n_keywords;
+
+    int32_t max_new_tokens;
+    bool ignore_eos;
+    const char *semantics; /* "paper" or "reference" */
+    ct_study_option *options;
+    size_t n_options;
+    ct_compute_choice compute;
+    int64_t window_visible; /* 0: the model's */
+
+    ct_study_entry *entries;
+    size_t n_entries;
+    char *figures; /* "accuracy_by_heads,retrieval_map"; "" if none */
+};
+
+/* The lengths and depths of an entry. */
+const ct_study_axis *ct_study_lengths(const ct_study *study, const ct_study_entry *entry);
+const ct_study_axis *ct_study_depths(const ct_study *study, const ct_study_entry *entry);
+/* A path that the file gives: beside the file, or from the current folder if it is only there. The
+ * caller frees; NULL if out of memory. */
+char *ct_study_path(const ct_study *study, const char *name, ct_err *err);
+/* The folder of its model: under model_root (may be NULL), beside the study, in the current folder,
+ * in ../models of the study, or among those installed. The caller frees *out. */
+ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char **out,
+                             ct_err *err) CT_CHECK;
+/* The options of its prompts, borrowed from the study; the haystack must be there. */
+ct_status ct_study_niah_options(const ct_study *study, ct_niah_options *out, ct_err *err) CT_CHECK;
+/* Order of two int64_t for qsort. */
+int ct_compare_int64(const void *a, const void *b);
+
+#endif

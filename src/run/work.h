@@ -1,0 +1,63 @@
+/* work.h - what one execution of a study holds, shared by the files of run/.
+ *
+ * Owns the step from a cell of the grid to a request of the engine, and the cell's key. run.c makes
+ * it, plan.c orders it, execute.c runs it.
+ */
+#ifndef CT_RUN_WORK_H
+#define CT_RUN_WORK_H
+
+#include <cortado/lab.h>
+
+#include "base/hash.h"
+#include "run/grid.h"
+#include "run/plan.h"
+#include "run/study.h"
+#include "store/store.h"
+#include "task/niah.h"
+
+/* The prompt of a point. */
+typedef struct ct_prompt {
+    ct_niah_request request; /* cleared when no cell needs it any more */
+    char hash[CT_HASH_HEX];  /* of its ids; of its text if it could not be encoded */
+    char *error;             /* why no cell of it can run (a needle that is not there); or NULL */
+    size_t cells_left;       /* that will still be run or written */
+} ct_prompt;
+
+typedef struct ct_work {
+    const ct_study *study;
+    const ct_run_options *options;
+    ct_run_result *result;
+    double begin_ms;
+    ct_grid grid;
+    ct_model *model;
+    const ct_model_info *info;
+    ct_tokenizer *tokenizer;
+    ct_semantics semantics;
+    char semantics_text[512];
+    ct_prompt *prompts;        /* by point */
+    char (*keys)[CT_HASH_HEX]; /* by cell */
+    ct_store *store;
+} ct_work;
+
+/* The engine's request for a cell; prompt and spans are borrowed from the work. */
+void ct_work_request(const ct_work *work, uint32_t cell, ct_generate_request *out);
+/* Why a cell cannot run at all, or NULL. */
+const char *ct_work_refusal(const ct_work *work, uint32_t cell);
+/* All that determines a cell's outcome, and its place in the grid, as text: what its key hashes. */
+ct_status ct_work_key_text(const ct_work *work, uint32_t cell, ct_buf *out, ct_err *err) CT_CHECK;
+/* The cell's row for the store without its outcome; text is borrowed from the work. */
+void ct_work_cell(const ct_work *work, uint32_t cell, ct_cell *out);
+
+/* True if the caller asked to stop. */
+bool ct_work_stopped(const ct_work *work);
+
+/* Runs the plan's cells and stores them with those of `refused`, which only have an error. Ends
+ * early with CT_ERR_INTERRUPTED, or when the engine or the store fails; what is finished is stored
+ * in every case. Fills result->done, failed and first_error. */
+ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const uint32_t *refused,
+                          size_t n_refused, ct_err *err) CT_CHECK;
+
+/* CPU model, cores and kernel in one line. The caller frees; NULL if out of memory. */
+char *ct_machine(ct_err *err);
+
+#endif

@@ -1,0 +1,454 @@
+/* test_laws.c - what must hold bit for bit whatever the batch: chunks, company, forks.
+ *
+ * On the repository's tiny Griffin (window 16, so that blocks of 64 keys are dropped on the way),
+ * in f32, on every CPU backend, under interventions of every kind. Only "token by token" has a
+ * bound: there another kernel may sum in another order.
+ */
+#include "fixture.h"
+
+#include <math.h>
+
+#include "model/model.h"
+#include "model/state.h"
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+static const char *const devices[] = {"ref", "cpu", "cpu bf16"};
+/* ref is slow by design: every fourth intervention there, another one for each length. */
+#define STRIDE(device) ((device) == 0 ? 4u : 1u)
+static const ct_span needle[] = {{3, 5}, {30, 36}, {58, 70}};
+
+/* Interventions of every kind; number 0 is none. Spans lie below 70. */
+static ct_intervention kind(size_t i)
+{
+    ct_intervention iv = {0};
+    const bool both[CT_STAGE_COUNT] = {true, true};
+    switch (i) {
+    case 0:
+        break;
+    case 1:
+    case 2:
+    case 3:
+    case 4:
+        memcpy(iv.heads.active, both, sizeof both);
+        iv.heads.metric = (ct_metric)(i - 1);
+        iv.heads.keep = (int32_t)(i % 3);
+        iv.heads.seed = 11;
+        break;
+    default:
+        for (int s = 0; s < CT_STAGE_COUNT; s++)
+            iv.weights[s] = (ct_weight_edit){(ct_weights_mode)(1 + (i - 5) % 4), needle, 3};
+        iv.semantics.needle_outside_window_unchanged = i >= 9;
+        iv.semantics.ring_slots_reference = i >= 9;
+        iv.semantics.prefill_window_full = i >= 11;
+    }
+    return iv;
+}
+enum { KINDS = 13 };
+
+/* What a run leaves: logits of all its tokens, and the state. */
+typedef struct outcome {
+    float *logits;
+    ct_sequence *sequence;
+    ct_audit audit;
+} outcome;
+
+static void outcome_clear(outcome *o)
+{
+    free(o->logits);
+    ct_sequence_free(o->sequence);
+}
+
+/* Feeds ids in chunks that end at the given positions (the last is n). */
+static outcome run(const fixture *f, const int32_t *ids, int64_t n, const ct_intervention *iv,
+                   ct_stage stage, const int64_t *ends, size_t n_ends)
+{
+    ct_err err = {0};
+    outcome o = {.logits = malloc((size_t)(n * f->info->vocab) * sizeof(float))};
+    assert_non_null(o.logits);
+    assert_ok(ct_sequence_new(f->model, &o.sequence, &err));
+    int64_t at = 0;
+    for (size_t i = 0; i < n_ends && at < n; i++) {
+        int64_t end = ends[i] < n ? ends[i] : n;
+        ct_row row = {.sequence = o.sequence,
+                      .ids = ids + at,
+                      .count = end - at,
+                      .stage = stage,
+                      .intervention = iv,
+                      .audit = &o.audit,
+                      .want = CT_LOGITS_ALL,
+                      .logits = o.logits + at * f->info->vocab};
+        assert_ok(ct_step(f->session, &row, 1, &err));
+        at = end;
+    }
+    assert_int_equal(ct_sequence_position(o.sequence), n);
+    return o;
+}
+
+static void assert_same_state(const fixture *f, const ct_sequence *a, const ct_sequence *b)
+{
+    assert_int_equal(a->position, b->position);
+    assert_int_equal(a->first_block, b->first_block);
+    assert_memory_equal(a->fixed, b->fixed, (size_t)f->info->state_bytes_fixed);
+    assert_int_equal(a->n_blocks, b->n_blocks);
+    for (int64_t i = a->first_block; i < a->n_blocks; i++)
+        assert_memory_equal(a->blocks[i]->data, b->blocks[i]->data,
+                            (size_t)f->info->state_bytes_per_block);
+}
+
+static void prefill_in_chunks_is_the_whole_prefill_to_the_bit(void **state)
+{
+    (void)state;
+    const int64_t lengths[] = {1, 7, 63, 64, 65, 129, 200};
+    const int64_t steps[] = {64, 128, 192, 256}, uneven[] = {128, 192, 256};
+    for (size_t d = 0; d < COUNT(devices); d++) {
+        fixture f;
+        open_fixture(&f, devices[d]);
+        for (size_t l = 0; l < COUNT(lengths); l++)
+            for (size_t k = l % STRIDE(d); k < KINDS; k += STRIDE(d)) {
+                int64_t n = lengths[l];
+                int32_t *ids = random_ids(&f, n, 1);
+                ct_intervention iv = kind(k);
+                ct_stage stage = k % 2 ? CT_STAGE_PREFILL : CT_STAGE_GENERATION;
+                outcome whole = run(&f, ids, n, &iv, stage, &n, 1);
+                outcome a = run(&f, ids, n, &iv, stage, steps, COUNT(steps));
+                outcome b = run(&f, ids, n, &iv, stage, uneven, COUNT(uneven));
+                size_t bytes = (size_t)(n * f.info->vocab) * sizeof(float);
+                assert_memory_equal(whole.logits, a.logits, bytes);
+                assert_memory_equal(whole.logits, b.logits, bytes);
+                assert_same_state(&f, whole.sequence, a.sequence);
+                assert_same_state(&f, whole.sequence, b.sequence);
+                assert_memory_equal(&whole.audit, &a.audit, sizeof a.audit);
+                outcome_clear(&whole);
+                outcome_clear(&a);
+                outcome_clear(&b);
+                free(ids);
+            }
+        close_fixture(&f);
+    }
+}
+
+/* 1300 tokens are more than one pass of a step takes. */
+static void a_row_longer_than_a_pass_is_the_row_in_chunks_to_the_bit(void **state)
+{
+    (void)state;
+    enum { N = 1300 };
+    int64_t n = N, chunks[N / 64 + 1];
+    for (size_t i = 0; i < COUNT(chunks); i++) chunks[i] = 64 * ((int64_t)i + 1);
+    fixture f;
+    open_fixture(&f, "cpu");
+    int32_t *ids = random_ids(&f, N, 2);
+    ct_intervention iv = kind(1);
+    outcome whole = run(&f, ids, N, &iv, CT_STAGE_PREFILL, &n, 1);
+    outcome cut = run(&f, ids, N, &iv, CT_STAGE_PREFILL, chunks, COUNT(chunks));
+    assert_memory_equal(whole.logits, cut.logits, (size_t)(N * f.info->vocab) * sizeof(float));
+    assert_same_state(&f, whole.sequence, cut.sequence);
+    outcome_clear(&whole);
+    outcome_clear(&cut);
+    free(ids);
+    close_fixture(&f);
+}
+
+/* Bound: f32 sums of other order; implementations differ by 2e-5 on logits of deviation 2.4. */
+static void token_by_token_is_the_whole_prefill_within_2e_4(void **state)
+{
+    (void)state;
+    enum { N = 131 };
+    int64_t n = N, ones[N];
+    for (int64_t i = 0; i < N; i++) ones[i] = i + 1;
+    for (size_t d = 0; d < COUNT(devices); d++) {
+        fixture f;
+        open_fixture(&f, devices[d]);
+        int32_t *ids = random_ids(&f, N, 3);
+        double largest = 0;
+        for (size_t k = 0; k < KINDS; k += STRIDE(d)) {
+            ct_intervention iv = kind(k);
+            outcome whole = run(&f, ids, N, &iv, CT_STAGE_PREFILL, &n, 1);
+            outcome cut = run(&f, ids, N, &iv, CT_STAGE_PREFILL, ones, N);
+            for (int64_t i = 0; i < N * f.info->vocab; i++) {
+                double diff = fabs((double)whole.logits[i] - (double)cut.logits[i]);
+                if (!(diff <= 2e-4))
+                    fail_msg("%s, kind %zu: token %d: %g", devices[d], k, (int)(i / f.info->vocab),
+                             diff);
+                largest = diff > largest ? diff : largest;
+            }
+            outcome_clear(&whole);
+            outcome_clear(&cut);
+        }
+        printf("token by token, %s: largest difference of a logit %.3g\n", devices[d], largest);
+        free(ids);
+        close_fixture(&f);
+    }
+}
+
+/* Rows of different lengths, stages and interventions, some long enough to be cut by a pass. */
+static void a_row_alone_is_the_row_in_a_batch_to_the_bit(void **state)
+{
+    (void)state;
+    const int64_t lengths[] = {1, 7, 63, 65, 200, 1, 129, 640, 3, 64, 70, 71, 72};
+    for (size_t d = 0; d < COUNT(devices); d++) {
+        ct_err err = {0};
+        fixture f;
+        open_fixture(&f, devices[d]);
+        ct_row rows[KINDS];
+        ct_intervention kinds[KINDS];
+        outcome batch[KINDS] = {{0}};
+        int32_t *ids[KINDS];
+        for (size_t k = 0; k < KINDS; k++) {
+            kinds[k] = kind(k);
+            ids[k] = random_ids(&f, lengths[k], 100 + k);
+            batch[k].logits = malloc((size_t)(lengths[k] * f.info->vocab) * sizeof(float));
+            assert_non_null(batch[k].logits);
+            assert_ok(ct_sequence_new(f.model, &batch[k].sequence, &err));
+            rows[k] = (ct_row){.sequence = batch[k].sequence,
+                               .ids = ids[k],
+                               .count = lengths[k],
+                               .stage = k % 2 ? CT_STAGE_PREFILL : CT_STAGE_GENERATION,
+                               .intervention = &kinds[k],
+                               .audit = &batch[k].audit,
+                               .want = CT_LOGITS_ALL,
+                               .logits = batch[k].logits};
+        }
+        assert_ok(ct_step(f.session, rows, KINDS, &err));
+        for (size_t k = 0; k < KINDS; k++) {
+            outcome alone = run(&f, ids[k], lengths[k], &kinds[k], rows[k].stage, &lengths[k], 1);
+            assert_memory_equal(alone.logits, batch[k].logits,
+                                (size_t)(lengths[k] * f.info->vocab) * sizeof(float));
+            assert_same_state(&f, alone.sequence, batch[k].sequence);
+            assert_memory_equal(&alone.audit, &batch[k].audit, sizeof alone.audit);
+            outcome_clear(&alone);
+            outcome_clear(&batch[k]);
+            free(ids[k]);
+        }
+        close_fixture(&f);
+    }
+}
+
+/* Forked at every kind of place inside a block; both sides go on with different tokens. */
+static void a_fork_goes_on_as_a_fresh_sequence_would_and_leaves_the_other_alone(void **state)
+{
+    (void)state;
+    const int64_t places[] = {1, 7, 63, 64, 65, 128, 150};
+    enum { MORE = 70 };
+    for (size_t d = 0; d < COUNT(devices); d++) {
+        ct_err err = {0};
+        fixture f;
+        open_fixture(&f, devices[d]);
+        for (size_t i = 0; i < COUNT(places); i++) {
+            int64_t at = places[i], n = at + MORE, ends[] = {at, n};
+            int32_t *a = random_ids(&f, n, 7), *b = random_ids(&f, n, 8);
+            memcpy(b, a, (size_t)at * sizeof *a);
+            ct_intervention iv = kind(1 + i);
+            outcome fresh_a = run(&f, a, n, &iv, CT_STAGE_PREFILL, ends, 2);
+            outcome fresh_b = run(&f, b, n, &iv, CT_STAGE_PREFILL, ends, 2);
+            outcome trunk = run(&f, a, at, &iv, CT_STAGE_PREFILL, &at, 1);
+            ct_sequence *fork = NULL;
+            assert_ok(ct_sequence_fork(trunk.sequence, &fork, &err));
+            int64_t vocab = f.info->vocab;
+            float *logits = malloc((size_t)(2 * MORE * vocab) * sizeof *logits);
+            assert_non_null(logits);
+            ct_row rows[] = {{.sequence = trunk.sequence,
+                              .ids = a + at,
+                              .count = MORE,
+                              .intervention = &iv,
+                              .want = CT_LOGITS_ALL,
+                              .logits = logits},
+                             {.sequence = fork,
+                              .ids = b + at,
+                              .count = MORE,
+                              .intervention = &iv,
+                              .want = CT_LOGITS_ALL,
+                              .logits = logits + MORE * vocab}};
+            assert_ok(ct_step(f.session, rows, 2, &err));
+            size_t bytes = (size_t)(MORE * vocab) * sizeof *logits;
+            assert_memory_equal(logits, fresh_a.logits + at * vocab, bytes);
+            assert_memory_equal(logits + MORE * vocab, fresh_b.logits + at * vocab, bytes);
+            assert_same_state(&f, trunk.sequence, fresh_a.sequence);
+            assert_same_state(&f, fork, fresh_b.sequence);
+            free(logits);
+            ct_sequence_free(fork);
+            outcome_clear(&trunk);
+            outcome_clear(&fresh_a);
+            outcome_clear(&fresh_b);
+            free(a);
+            free(b);
+        }
+        close_fixture(&f);
+    }
+}
+
+static void the_number_of_threads_changes_no_bit(void **state)
+{
+    (void)state;
+    enum { N = 200 };
+    for (int rounded = 0; rounded < 2; rounded++) {
+        ct_err err = {0};
+        outcome first = {0};
+        for (int threads = 1; threads <= 3; threads++) {
+            fixture f;
+            ct_model_options options = {.compute = rounded ? CT_CHOOSE_BF16 : CT_CHOOSE_F32,
+                                        .threads = threads};
+            assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-griffin", &options, &f.model,
+                                    &err));
+            f.info = ct_model_get_info(f.model);
+            assert_ok(ct_session_new(f.model, &f.session, &err));
+            int32_t *ids = random_ids(&f, N, 9);
+            int64_t ends[] = {128, 199, N}; /* a prompt, a short rest, one token */
+            ct_intervention iv = kind(1);
+            outcome o = run(&f, ids, N, &iv, CT_STAGE_PREFILL, ends, 3);
+            size_t bytes = (size_t)(N * f.info->vocab) * sizeof(float);
+            if (threads == 1) {
+                first.logits = malloc(bytes);
+                assert_non_null(first.logits);
+                memcpy(first.logits, o.logits, bytes);
+            }
+            assert_memory_equal(first.logits, o.logits, bytes);
+            outcome_clear(&o);
+            free(ids);
+            close_fixture(&f);
+        }
+        free(first.logits);
+    }
+}
+
+/* ---- jobs ---------------------------------------------------------------------------------------
+ */
+
+enum { NEW_TOKENS = 6 };
+
+static ct_generate_request request_of(const int32_t *ids, int64_t n, size_t k)
+{
+    ct_generate_request r = {.prompt = ids,
+                             .prompt_count = (size_t)n,
+                             .intervention = kind(k),
+                             .max_new_tokens = NEW_TOKENS,
+                             .eos = -1,
+                             .keep_logits = true};
+    r.intervention.semantics.generation_begins_at_last_prompt_token = k % 2;
+    r.intervention.semantics.kv_cache_off = k % 5 == 4;
+    r.sampling = (ct_sampling){.temperature = k % 3 ? 0.0f : 0.8f, .seed = k};
+    return r;
+}
+
+static void assert_same_outcome(const fixture *f, const ct_job *a, const ct_job *b)
+{
+    size_t n, m;
+    const int32_t *x = ct_job_ids(a, &n), *y = ct_job_ids(b, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(x, y, n * sizeof *x);
+    assert_memory_equal(ct_job_logits(a), ct_job_logits(b),
+                        n * (size_t)f->info->vocab * sizeof(float));
+    assert_memory_equal(ct_job_heads_kept(a), ct_job_heads_kept(b),
+                        n * (size_t)(f->info->attention_layers * f->info->heads));
+    assert_memory_equal(ct_job_audit(a), ct_job_audit(b), sizeof(ct_audit));
+}
+
+static void jobs_in_one_batch_give_what_each_gives_alone(void **state)
+{
+    (void)state;
+    for (size_t d = 0; d < COUNT(devices); d++) {
+        ct_err err = {0};
+        fixture f;
+        open_fixture(&f, devices[d]);
+        ct_job *jobs[KINDS] = {0};
+        int32_t *ids[KINDS];
+        for (size_t k = 0; k < KINDS; k++) {
+            int64_t n = 70 + (int64_t)k * 13;
+            ids[k] = random_ids(&f, n, 40 + k);
+            ct_generate_request r = request_of(ids[k], n, k);
+            assert_ok(ct_job_new(f.model, &r, &jobs[k], &err));
+        }
+        /* Jobs join late and leave early. */
+        size_t active = 1, done = 0;
+        while (done < KINDS) {
+            assert_ok(ct_jobs_step(f.session, jobs, active, &err));
+            active += active < KINDS;
+            done = 0;
+            for (size_t k = 0; k < KINDS; k++) done += ct_job_get_state(jobs[k]) == CT_JOB_DONE;
+        }
+        for (size_t k = 0; k < KINDS; k++) {
+            ct_generate_request r = request_of(ids[k], 70 + (int64_t)k * 13, k);
+            ct_job *alone = NULL;
+            assert_ok(ct_generate(f.session, &r, &alone, &err));
+            assert_same_outcome(&f, alone, jobs[k]);
+            ct_job_free(alone);
+            ct_job_free(jobs[k]);
+            free(ids[k]);
+        }
+        close_fixture(&f);
+    }
+}
+
+static void a_job_forked_after_prefill_gives_what_a_fresh_one_gives(void **state)
+{
+    (void)state;
+    const int64_t lengths[] = {2, 70, 128, 150};
+    for (size_t d = 0; d < COUNT(devices); d++)
+        for (size_t l = 0; l < COUNT(lengths); l++)
+            for (int at_last = 0; at_last < 2; at_last++) {
+                ct_err err = {0};
+                fixture f;
+                open_fixture(&f, devices[d]);
+                int64_t n = lengths[l];
+                const ct_span span = {0, n == 2 ? 1 : 70};
+                int32_t *ids = random_ids(&f, n, 60);
+                /* Two requests that differ in generation alone, and in how they sample. */
+                ct_generate_request a = {.prompt = ids,
+                                         .prompt_count = (size_t)n,
+                                         .max_new_tokens = NEW_TOKENS,
+                                         .eos = -1,
+                                         .keep_logits = true};
+                a.intervention.heads = (ct_head_selection){.active = {true, false}, .keep = 1};
+                a.intervention.weights[CT_STAGE_PREFILL] =
+                    (ct_weight_edit){CT_WEIGHTS_ONLY, &span, 1};
+                a.intervention.semantics.generation_begins_at_last_prompt_token = at_last;
+                ct_generate_request b = a;
+                b.intervention.weights[CT_STAGE_GENERATION] =
+                    (ct_weight_edit){CT_WEIGHTS_OMIT, &span, 1};
+                b.sampling = (ct_sampling){.temperature = 1, .seed = 3};
+                /* Two tokens and at_last: all is generation, so that they differ from the start. */
+                bool same = !(n == 2 && at_last);
+                assert_int_equal(ct_request_same_prefill(&a, &b), same);
+                ct_job *first = NULL, *fork = NULL, *fresh = NULL, *again = NULL;
+                if (same) {
+                    assert_ok(ct_job_new(f.model, &a, &first, &err));
+                    assert_fails(ct_job_fork(first, &b, &fork, &err), CT_ERR_USAGE,
+                                 "still in prefill");
+                    while (ct_job_get_state(first) == CT_JOB_PREFILL)
+                        assert_ok(ct_jobs_step(f.session, &first, 1, &err));
+                    assert_ok(ct_job_fork(first, &b, &fork, &err));
+                    ct_job *pair[] = {first, fork};
+                    while (ct_job_get_state(first) != CT_JOB_DONE ||
+                           ct_job_get_state(fork) != CT_JOB_DONE)
+                        assert_ok(ct_jobs_step(f.session, pair, 2, &err));
+                    assert_ok(ct_generate(f.session, &a, &again, &err));
+                    assert_ok(ct_generate(f.session, &b, &fresh, &err));
+                    assert_same_outcome(&f, first, again);
+                    assert_same_outcome(&f, fork, fresh);
+                    ct_job *late = NULL;
+                    assert_fails(ct_job_fork(first, &b, &late, &err), CT_ERR_USAGE,
+                                 "has fed tokens since");
+                }
+                ct_job_free(first);
+                ct_job_free(fork);
+                ct_job_free(fresh);
+                ct_job_free(again);
+                free(ids);
+                close_fixture(&f);
+            }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(prefill_in_chunks_is_the_whole_prefill_to_the_bit),
+        cmocka_unit_test(a_row_longer_than_a_pass_is_the_row_in_chunks_to_the_bit),
+        cmocka_unit_test(token_by_token_is_the_whole_prefill_within_2e_4),
+        cmocka_unit_test(a_row_alone_is_the_row_in_a_batch_to_the_bit),
+        cmocka_unit_test(a_fork_goes_on_as_a_fresh_sequence_would_and_leaves_the_other_alone),
+        cmocka_unit_test(the_number_of_threads_changes_no_bit),
+        cmocka_unit_test(jobs_in_one_batch_give_what_each_gives_alone),
+        cmocka_unit_test(a_job_forked_after_prefill_gives_what_a_fresh_one_gives),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

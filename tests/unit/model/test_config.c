@@ -1,0 +1,286 @@
+/* test_config.c - every field of config.json that a model is built from, and what is refused.
+ *
+ * Each case changes one field of a good config in a folder without weights: the error must come
+ * from the config, name the file and the key, and be found before any weight is opened.
+ */
+#include "test.h"
+
+#include <jansson.h>
+#include <unistd.h>
+
+#include <cortado/engine.h>
+
+#include "model/model.h"
+
+static char folder[] = "/tmp/cortado-config-XXXXXX";
+
+static const char good[] =
+    "{\"architectures\": [\"RecurrentGemmaForCausalLM\"], \"model_type\": \"recurrent_gemma\","
+    " \"hidden_size\": 48, \"intermediate_size\": 112, \"num_hidden_layers\": 6,"
+    " \"num_attention_heads\": 3, \"num_key_value_heads\": 1, \"lru_width\": 60,"
+    " \"conv1d_width\": 4, \"attention_window_size\": 16,"
+    " \"block_types\": [\"recurrent\", \"recurrent\", \"attention\"], \"vocab_size\": 97,"
+    " \"logits_soft_cap\": 30.0, \"rms_norm_eps\": 1e-6, \"rope_theta\": 10000.0,"
+    " \"partial_rotary_factor\": 0.5, \"hidden_activation\": \"gelu_pytorch_tanh\","
+    " \"tie_word_embeddings\": true, \"bos_token_id\": 2, \"eos_token_id\": 1,"
+    " \"pad_token_id\": 0}";
+
+/* The good config with one field set to JSON text; NULL removes it. */
+static json_t *changed(const char *key, const char *value)
+{
+    json_t *config = json_loads(good, 0, NULL);
+    assert_non_null(config);
+    if (!key) return config;
+    if (value) {
+        json_t *json = json_loads(value, JSON_DECODE_ANY, NULL);
+        assert_non_null(json);
+        assert_int_equal(json_object_set_new(config, key, json), 0);
+    } else {
+        json_object_del(config, key);
+    }
+    return config;
+}
+
+static ct_status open_config(json_t *config, ct_err *err)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    assert_int_equal(json_dump_file(config, path, 0), 0);
+    json_decref(config);
+    ct_model *model = NULL;
+    ct_status st = ct_model_open(folder, NULL, &model, err);
+    assert_null(model);
+    return st;
+}
+
+static void a_bad_field_is_refused_by_file_and_key_before_any_weight_is_opened(void **state)
+{
+    (void)state;
+    const struct {
+        const char *key, *value;
+        ct_status status;
+        const char *part;
+    } cases[] = {
+        {"hidden_size", NULL, CT_ERR_NOT_FOUND, "config.json: hidden_size"},
+        {"hidden_size", "null", CT_ERR_NOT_FOUND, "config.json: hidden_size"},
+        {"hidden_size", "-48", CT_ERR_VALUE, "config.json: hidden_size"},
+        {"hidden_size", "0", CT_ERR_VALUE, "config.json: hidden_size"},
+        {"hidden_size", "9223372036854775807", CT_ERR_VALUE, "config.json: hidden_size"},
+        {"hidden_size", "48.5", CT_ERR_FORMAT, "config.json: hidden_size"},
+        {"hidden_size", "\"48\"", CT_ERR_FORMAT, "config.json: hidden_size"},
+        {"hidden_size", "50", CT_ERR_VALUE,
+         "hidden_size: expected a multiple of num_attention_heads"},
+        {"num_hidden_layers", NULL, CT_ERR_NOT_FOUND, "num_hidden_layers"},
+        {"num_hidden_layers", "0", CT_ERR_VALUE, "num_hidden_layers"},
+        {"num_hidden_layers", "1000000000", CT_ERR_VALUE, "num_hidden_layers"},
+        {"num_attention_heads", NULL, CT_ERR_NOT_FOUND, "num_attention_heads"},
+        {"num_attention_heads", "0", CT_ERR_VALUE, "num_attention_heads"},
+        {"num_attention_heads", "-3", CT_ERR_VALUE, "num_attention_heads"},
+        {"num_key_value_heads", "0", CT_ERR_VALUE, "num_key_value_heads"},
+        {"num_key_value_heads", "2", CT_ERR_VALUE,
+         "expected a multiple of num_key_value_heads = 2"},
+        {"head_dim", "32", CT_ERR_UNSUPPORTED,
+         "head_dim: expected hidden_size / num_attention_heads"},
+        {"intermediate_size", NULL, CT_ERR_NOT_FOUND, "intermediate_size"},
+        {"intermediate_size", "113", CT_ERR_VALUE, "intermediate_size: expected a multiple of"},
+        {"intermediate_size", "[112]", CT_ERR_FORMAT, "intermediate_size"},
+        {"lru_width", "61", CT_ERR_VALUE, "lru_width: expected a multiple of num_attention_heads"},
+        {"lru_width", "0", CT_ERR_VALUE, "lru_width"},
+        {"conv1d_width", "0", CT_ERR_VALUE, "conv1d_width"},
+        {"conv1d_width", "1000", CT_ERR_VALUE, "conv1d_width"},
+        {"vocab_size", NULL, CT_ERR_NOT_FOUND, "vocab_size"},
+        {"vocab_size", "2147483648", CT_ERR_VALUE, "vocab_size"},
+        {"attention_window_size", "0", CT_ERR_VALUE, "attention_window_size"},
+        {"attention_window_size", "2147483649", CT_ERR_VALUE, "attention_window_size"},
+        {"sliding_window", "17", CT_ERR_VALUE, "attention_window_size and sliding_window"},
+        {"block_types", "[]", CT_ERR_FORMAT, "block_types"},
+        {"block_types", "\"recurrent\"", CT_ERR_FORMAT, "block_types"},
+        {"block_types", "[\"recurrent\", \"mamba\"]", CT_ERR_VALUE,
+         "block_types: entry 1: expected \"recurrent\" or \"attention\", got \"mamba\""},
+        {"block_types", "[3]", CT_ERR_VALUE, "entry 0"},
+        {"_block_types", "[\"attention\"]", CT_ERR_VALUE, "block_types and _block_types: layer 0"},
+        {"layer_types", "[\"linear_attention\"]", CT_ERR_VALUE,
+         "one entry for each of num_hidden_layers = 6, got 1"},
+        {"logits_soft_cap", "-1", CT_ERR_VALUE, "logits_soft_cap"},
+        {"rms_norm_eps", "\"small\"", CT_ERR_FORMAT, "rms_norm_eps"},
+        {"rope_theta", "0", CT_ERR_VALUE, "rope_theta"},
+        {"rope_parameters", "[]", CT_ERR_FORMAT, "rope_parameters"},
+        {"rope_parameters", "{\"rope_type\": \"yarn\"}", CT_ERR_UNSUPPORTED, "rope_type"},
+        {"partial_rotary_factor", "1.5", CT_ERR_VALUE, "partial_rotary_factor"},
+        {"partial_rotary_factor", "0.07", CT_ERR_VALUE, "even number of rotated dimensions, got 1"},
+        {"hidden_activation", "\"relu\"", CT_ERR_UNSUPPORTED, "hidden_activation"},
+        {"attention_bias", "true", CT_ERR_UNSUPPORTED, "attention_bias"},
+        {"tie_word_embeddings", "1", CT_ERR_FORMAT, "tie_word_embeddings"},
+        {"eos_token_id", "97", CT_ERR_VALUE, "eos_token_id"},
+        {"eos_token_id", "[97]", CT_ERR_VALUE, "eos_token_id"},
+        {"eos_token_id", "[]", CT_ERR_FORMAT, "eos_token_id"},
+        {"bos_token_id", "-5", CT_ERR_VALUE, "bos_token_id"},
+        {"architectures", "[\"LlamaForCausalLM\"]", CT_ERR_UNSUPPORTED,
+         "expected one of RecurrentGemmaForCausalLM (supported), got \"LlamaForCausalLM\""},
+        {"architectures", "[]", CT_ERR_FORMAT, "architectures"},
+        {"architectures", "7", CT_ERR_FORMAT, "architectures"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ct_err err = {0};
+        assert_fails(open_config(changed(cases[i].key, cases[i].value), &err), cases[i].status,
+                     cases[i].part);
+        if (!strstr(err.text, "config.json")) fail_msg("no file in: %s", err.text);
+        if (strstr(err.text, "safetensors")) fail_msg("weights were opened: %s", err.text);
+    }
+}
+
+static void what_may_be_absent_or_spelt_otherwise_reaches_the_weights(void **state)
+{
+    (void)state;
+    const struct {
+        const char *key, *value;
+    } cases[] = {
+        {NULL, NULL},
+        {"lru_width", NULL},
+        {"lru_width", "null"},
+        {"conv1d_width", NULL},
+        {"attention_window_size", NULL},
+        {"attention_window_size", "2147483647"},
+        {"sliding_window", "16"},
+        {"block_types", NULL},
+        {"_block_types", "[\"recurrent\", \"recurrent\", \"attention\"]"},
+        {"layer_types", "[\"linear_attention\", \"linear_attention\", \"sliding_attention\","
+                        " \"linear_attention\", \"linear_attention\", \"sliding_attention\"]"},
+        {"rope_parameters", "{\"rope_type\": \"default\", \"rope_theta\": 500.0}"},
+        {"partial_rotary_factor", "0"},
+        {"tie_word_embeddings", "false"},
+        {"architectures", NULL},
+        {"eos_token_id", "[1, 5]"},
+        {"eos_token_id", NULL},
+        {"an_unknown_key", "{}"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ct_err err = {0};
+        assert_fails(open_config(changed(cases[i].key, cases[i].value), &err), CT_ERR_NOT_FOUND,
+                     "safetensors");
+    }
+}
+
+static void without_architectures_and_model_type_the_key_is_named(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    json_t *config = changed("architectures", NULL);
+    json_object_del(config, "model_type");
+    assert_fails(open_config(config, &err), CT_ERR_NOT_FOUND, "config.json: model_type");
+    config = changed("architectures", NULL);
+    json_object_set_new(config, "model_type", json_string("gpt2"));
+    assert_fails(open_config(config, &err), CT_ERR_UNSUPPORTED, "got \"gpt2\"");
+}
+
+static void options_and_devices_that_do_not_exist_are_refused(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_model *model = NULL;
+    ct_model_options options = {.device = "tpu"};
+    assert_fails(ct_model_open(folder, &options, &model, &err), CT_ERR_UNSUPPORTED,
+                 "device: expected cpu or ref, got \"tpu\"");
+    options = (ct_model_options){.threads = -1};
+    assert_fails(ct_model_open(folder, &options, &model, &err), CT_ERR_USAGE, "threads");
+    options = (ct_model_options){.window_visible = -1};
+    assert_fails(ct_model_open(folder, &options, &model, &err), CT_ERR_USAGE, "window_visible");
+    assert_fails(ct_model_open("/no/such/folder", NULL, &model, &err), CT_ERR_NOT_FOUND,
+                 "/no/such/folder");
+}
+
+static void a_vocabulary_other_than_the_embeddings_rows_is_refused(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    char link[64];
+    snprintf(link, sizeof link, "%s/model.safetensors", folder);
+    assert_int_equal(symlink(CT_SOURCE_DIR "/tests/golden/tiny-griffin/model.safetensors", link),
+                     0);
+    assert_fails(open_config(changed("vocab_size", "98"), &err), CT_ERR_VALUE,
+                 "model.embed_tokens.weight");
+    assert_fails(open_config(changed("num_hidden_layers", "7"), &err), CT_ERR_NOT_FOUND,
+                 "model.layers.6");
+    assert_fails(open_config(changed("tie_word_embeddings", "false"), &err), CT_ERR_NOT_FOUND,
+                 "lm_head.weight");
+    assert_fails(open_config(changed("num_key_value_heads", NULL), &err), CT_ERR_VALUE, "k_proj");
+    assert_int_equal(unlink(link), 0);
+}
+
+static void the_tiny_model_is_described_as_it_is(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_model *model = NULL;
+    ct_model_options options = {.device = "ref", .compute = CT_CHOOSE_F32, .window_visible = 16};
+    assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-griffin", &options, &model, &err));
+    const ct_model_info *info = ct_model_get_info(model);
+    assert_string_equal(info->family, "griffin");
+    assert_string_equal(info->architecture, "RecurrentGemmaForCausalLM");
+    assert_string_equal(info->dtype, "f32");
+    assert_string_equal(info->compute, "f32");
+    assert_int_equal(strlen(info->weights_hash), 32);
+    assert_int_equal(info->layers, 6);
+    assert_int_equal(info->attention_layers, 2);
+    assert_int_equal(info->recurrent_layers, 4);
+    assert_int_equal(info->heads, 3);
+    assert_int_equal(info->head_dim, 16);
+    assert_int_equal(info->ffn_width, 56);
+    assert_int_equal(info->window, 16);
+    assert_int_equal(info->bos, 2);
+    assert_int_equal(info->eos, 1);
+    assert_int_equal(info->pad, 0);
+    assert_int_equal(info->weight_bytes, 4 * info->parameters);
+    /* sqrt(48) = 6.9282 rounds to 6.9375 in bf16. */
+    assert_true(model->embed_scale == 6.9375f);
+    ct_model_close(model);
+}
+
+static void an_operation_that_a_backend_lacks_is_named_when_a_model_is_opened(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_model *model = NULL;
+    assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-griffin", NULL, &model, &err));
+    assert_ok(ct_model_check_ops(model, &err));
+    const ct_ops *whole = model->ops;
+    ct_ops lacking = *whole;
+    model->ops = &lacking;
+    lacking.rg_lru = NULL;
+    assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED,
+                 "device cpu: operation rg_lru, which rglru needs, is missing there");
+    lacking = *whole;
+    lacking.soft_cap = NULL;
+    assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED, "operation soft_cap");
+    model->ops = whole;
+    ct_model_close(model);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    char path[64];
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    unlink(path);
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_bad_field_is_refused_by_file_and_key_before_any_weight_is_opened),
+        cmocka_unit_test(what_may_be_absent_or_spelt_otherwise_reaches_the_weights),
+        cmocka_unit_test(without_architectures_and_model_type_the_key_is_named),
+        cmocka_unit_test(options_and_devices_that_do_not_exist_are_refused),
+        cmocka_unit_test(a_vocabulary_other_than_the_embeddings_rows_is_refused),
+        cmocka_unit_test(the_tiny_model_is_described_as_it_is),
+        cmocka_unit_test(an_operation_that_a_backend_lacks_is_named_when_a_model_is_opened),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}

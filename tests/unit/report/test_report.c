@@ -1,0 +1,435 @@
+/* test_report.c - from stores to files: the terminal's table, figures, the page.
+ *
+ * With CORTADO_FIGURES_OUT=DIR the pages are written there too, to be looked at.
+ */
+#include "test.h"
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include "cells.h"
+#include "io/file.h"
+#include "report/draw.h"
+#include "report/report.h"
+
+static const made_sweep SWEEP = {.study = "figure-3.2-recurrentgemma-2b",
+                                 .model = "recurrentgemma-2b",
+                                 .metric = "entropy",
+                                 .stages = "generation",
+                                 .heads = 10,
+                                 .k_to = 10,
+                                 .knee = 1.2,
+                                 .slope = 2,
+                                 .top = 0.75,
+                                 .window = 2048,
+                                 .n_lengths = 10,
+                                 .n_depths = 10};
+
+static ct_stats *begin(void)
+{
+    ct_err err = {0};
+    ct_stats *stats;
+    assert_ok(ct_stats_new(&stats, &err));
+    return stats;
+}
+
+static char *table_of(ct_stats *stats)
+{
+    ct_err err = {0};
+    ct_buf text = {0};
+    assert_ok(ct_stats_finish(stats, &err));
+    assert_ok(ct_table_text(stats, &text, &err));
+    ct_stats_free(stats);
+    return ct_buf_take(&text);
+}
+
+/* Columns, counting characters and not bytes. */
+static size_t widest_line(const char *text)
+{
+    size_t widest = 0, used = 0;
+    for (; *text; text++) {
+        if (*text == '\n') used = 0;
+        else if (((unsigned char)*text & 0xC0) != 0x80 && ++used > widest) widest = used;
+    }
+    return widest;
+}
+
+static void the_table_has_a_row_for_each_k(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_stats *stats = begin();
+    const struct {
+        int64_t k;
+        double score;
+        const char *stages;
+    } made[] = {{0, 0, "generation"}, {4, 5, "generation"}, {4, 2.5, "prefill+generation"}};
+    for (int i = 0; i < 3; i++) {
+        char key[33];
+        snprintf(key, sizeof key, "%d", i);
+        ct_cell c = cell_make(key, made[i].k, 250, 0, made[i].score);
+        c.stages = made[i].stages;
+        assert_ok(ct_stats_add(stats, &c, &err));
+    }
+    ct_cell failed = cell_make("f", 4, 250, 50, 0);
+    failed.status = CT_CELL_FAILED;
+    failed.error = "the needle is gone";
+    assert_ok(ct_stats_add(stats, &failed, &err));
+    char *text = table_of(stats);
+    assert_string_equal(text, "tiny-griffin; study made-up; heads kept by entropy; base prompts; "
+                              "semantics:\npaper; scoring: table\n"
+                              "accuracy in %, with the 95 % bootstrap interval over prompts\n"
+                              "\n"
+                              "   k generation              prefill + generation\n"
+                              "   0   0.0                       -\n"
+                              "   4 100.0                    50.0\n"
+                              "\n"
+                              "1 of 4 cells failed; the first: the needle is gone\n");
+    free(text);
+}
+
+static void tables_of_any_shape_fit_eighty_columns(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    for (int versions = 1; versions <= 9; versions += 2) {
+        ct_stats *stats = begin();
+        for (int v = 0; v < versions; v++) {
+            char name[100];
+            snprintf(name, sizeof name, "m\xC3\xA9tric-%d\x1B[31m %0*d", v, v * 9 + 1, v);
+            made_sweep s = SWEEP;
+            s.metric = name;
+            s.n_lengths = s.n_depths = 3;
+            s.fail_every = 5;
+            made_add(stats, s, &err);
+        }
+        char *text = table_of(stats);
+        assert_true(widest_line(text) <= 80);
+        assert_null(strchr(text, '\x1B'));
+        free(text);
+    }
+    char *text = table_of(begin());
+    assert_string_equal(text, "no cell is finished yet\n");
+    free(text);
+}
+
+/* ---- the page ---------------------------------------------------------------------------------
+ */
+
+static char *page_of(const char *name, ct_stats *stats, bool known)
+{
+    ct_err err = {0};
+    ct_buf page = {0};
+    ct_report_run run = {
+        .dir = "runs/figure-3.2",
+        .known = known,
+        .provenance = {.version = "0.1.0",
+                       .commit = "0123456789ab",
+                       .study = "figure-3.2-recurrentgemma-2b",
+                       .study_hash = "5a17c2d1e6b88f10aa3450b1c6f0d9e2",
+                       .study_text = "study: figure-3.2-recurrentgemma-2b\nmodel: "
+                                     "recurrentgemma-2b   # <script>alert(1)</script>\n",
+                       .figures = "",
+                       .model = "recurrentgemma-2b",
+                       .weights_hash = "0f3c9d0b8de24d5f9a6b17c8e1d2f3a4",
+                       .tokenizer_hash = "b31d22c09e7a4c11853f6a90d1e2c3b4",
+                       .backend = "cpu-amx",
+                       .compute = "bf16",
+                       .dtype = "bf16",
+                       .machine = "A CPU of many cores, 2 cores, Linux 6.1.0",
+                       .flags = "cortado run studies/figure-3.2-recurrentgemma-2b.yaml",
+                       .numerics_version = 1,
+                       .started_unix_ms = 1750000000000}};
+    assert_ok(ct_stats_finish(stats, &err));
+    ct_report_runs runs = {.n = 1, .runs = &run, .stats = stats, .wanted = 3};
+    assert_ok(ct_html_page(&runs, &page, &err));
+    ct_stats_free(stats);
+    const char *dir = getenv("CORTADO_FIGURES_OUT");
+    if (dir) {
+        char *path = ct_path_join(dir, name, &err);
+        assert_ok(ct_file_write(path, page.data, page.size, &err));
+        free(path);
+    }
+    return ct_buf_take(&page);
+}
+
+/* Every id is defined once, and every reference inside the page has its id. */
+static void check_ids(const char *page)
+{
+    size_t ids = 0;
+    for (const char *at = page; (at = strstr(at, " id=\"")); ids++) {
+        at += 5;
+        char needle[128];
+        size_t n = strcspn(at, "\"");
+        assert_true(n > 0 && n < 100);
+        snprintf(needle, sizeof needle, " id=\"%.*s\"", (int)n, at);
+        const char *first = strstr(page, needle);
+        assert_ptr_equal(first + 5, at);
+    }
+    assert_true(ids >= 2); /* provenance and method are on every page */
+    const char *const marks[] = {"href=\"#", "url(#"};
+    for (int m = 0; m < 2; m++)
+        for (const char *at = page; (at = strstr(at, marks[m]));) {
+            at += strlen(marks[m]);
+            char needle[128];
+            snprintf(needle, sizeof needle, " id=\"%.*s\"", (int)strcspn(at, "\")"), at);
+            assert_non_null(strstr(page, needle));
+        }
+}
+
+static void the_page_escapes_what_comes_from_outside_and_its_ids_are_unique(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_stats *stats = begin();
+    made_sweep s = SWEEP;
+    s.n_lengths = s.n_depths = 3;
+    s.model = "</title><b>&\"'\xFF";
+    made_add(stats, s, &err);
+    s.stages = "prefill+generation";
+    s.knee = 8;
+    s.fail_every = 40;
+    made_add(stats, s, &err);
+    char *page = page_of("hostile.html", stats, true);
+    check_ids(page);
+    assert_null(strstr(page, "<script"));
+    assert_null(strstr(page, "</title><b>"));
+    assert_null(strstr(page, "<b>"));
+    assert_null(strstr(page, "http://fonts"));
+    assert_non_null(strstr(page, "&lt;script&gt;alert(1)&lt;/script&gt;"));
+    assert_non_null(strstr(page, "&lt;b&gt;&quot;eat a sandwich&quot;&lt;/b&gt;"));
+    assert_true(ct_utf8_valid(page, strlen(page)));
+    free(page);
+}
+
+static void the_page_of_a_whole_study_is_drawn(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_stats *stats = begin();
+    made_sweep s = SWEEP;
+    made_add(stats, s, &err);
+    s.stages = "prefill+generation";
+    s.knee = 8;
+    s.slope = 0.8;
+    s.fail_every = 97;
+    made_add(stats, s, &err);
+    char *page = page_of("report.html", stats, true);
+    check_ids(page);
+    assert_non_null(strstr(page, "11 of 2200 cells"));
+    free(page);
+}
+
+static void a_page_is_made_even_if_all_failed_or_nothing_ran(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_stats *stats = begin();
+    made_sweep s = SWEEP;
+    s.fail_every = 1;
+    made_add(stats, s, &err);
+    char *page = page_of("failed.html", stats, true);
+    assert_non_null(strstr(page, "All cells failed"));
+    assert_non_null(strstr(page, "And 900 more.")); /* of 1100, 200 are listed */
+    assert_null(strstr(page, "<svg"));
+    check_ids(page);
+    free(page);
+    page = page_of("empty.html", begin(), false);
+    assert_non_null(strstr(page, "No cell is finished yet"));
+    check_ids(page);
+    free(page);
+}
+
+/* ---- with a store -----------------------------------------------------------------------------
+ */
+
+static char folder[64];
+
+static int folder_make(void **state)
+{
+    (void)state;
+    strcpy(folder, "/tmp/cortado-report-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+/* Removes the folder and what is in it, two levels deep. */
+static int folder_remove(void **state)
+{
+    (void)state;
+    const char *const below[] = {"run/figures", "run/both", "run", "empty", ""};
+    for (size_t i = 0; i < 5; i++) {
+        char dir[128], path[512];
+        snprintf(dir, sizeof dir, "%s/%s", folder, below[i]);
+        DIR *d = opendir(dir);
+        if (!d) continue;
+        for (struct dirent *e; (e = readdir(d));) {
+            snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+            unlink(path);
+        }
+        closedir(d);
+        rmdir(dir);
+    }
+    return 0;
+}
+
+static void make_store(const char *dir, const ct_cell *cells, size_t n, const char *figures)
+{
+    ct_err err = {0};
+    ct_store *store;
+    assert_ok(ct_dir_make(dir, &err));
+    char *path = ct_path_join(dir, "run.sqlite", &err);
+    assert_ok(ct_store_open(path, true, &store, &err));
+    ct_provenance from = {.version = "0.1.0",
+                          .commit = "abc",
+                          .study = "made-up",
+                          .study_hash = "1",
+                          .study_text = "study: made-up\n",
+                          .figures = figures,
+                          .model = "tiny-griffin",
+                          .weights_hash = "2",
+                          .tokenizer_hash = "3",
+                          .backend = "ref",
+                          .compute = "f32",
+                          .dtype = "f32",
+                          .machine = "here",
+                          .flags = "cortado run made-up.yaml",
+                          .numerics_version = 1,
+                          .started_unix_ms = 1750000000000};
+    assert_ok(ct_store_begin(store, &from, &err));
+    if (n) assert_ok(ct_store_put(store, cells, n, &err));
+    assert_ok(ct_store_end(store, "done", 5, &err));
+    ct_store_close(store);
+    free(path);
+}
+
+static bool there(const char *name)
+{
+    char path[512];
+    struct stat info;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return stat(path, &info) == 0 && info.st_size > 0;
+}
+
+static void a_stored_run_becomes_table_figures_and_page(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    char dir[128], figures[128], html[128], *text;
+    snprintf(dir, sizeof dir, "%s/run", folder);
+    snprintf(figures, sizeof figures, "%s/run/figures", folder);
+    snprintf(html, sizeof html, "%s/run/report.html", folder);
+    ct_cell cells[6];
+    for (int i = 0; i < 6; i++) {
+        char key[33];
+        snprintf(key, sizeof key, "%032d", i);
+        cells[i] = cell_make(key, i / 2, 250, i % 2 * 100, i);
+    }
+    make_store(dir, cells, 6, "accuracy_by_heads,retrieval_map");
+    const char *dirs[1] = {dir};
+    assert_ok(ct_report_table(dir, &text, &err));
+    assert_non_null(strstr(text, "   2  90.0"));
+    free(text);
+    assert_ok(ct_report_figures(dirs, 1, figures, &err));
+    assert_true(there("run/figures/accuracy_by_heads.svg"));
+    assert_true(there("run/figures/accuracy_by_heads.pdf"));
+    assert_true(there("run/figures/accuracy_by_heads.png"));
+    assert_true(there("run/figures/accuracy_by_heads.csv"));
+    assert_true(there("run/figures/retrieval_map_tiny-griffin_generation_entropy.pdf"));
+    assert_true(there("run/figures/retrieval_map_tiny-griffin_generation_entropy_k02.png"));
+    assert_ok(ct_report_html(dirs, 1, html, &err));
+    assert_true(there("run/report.html"));
+    /* The numbers behind the figure, exactly. */
+    char *csv, path[256];
+    size_t size;
+    snprintf(path, sizeof path, "%s/accuracy_by_heads.csv", figures);
+    assert_ok(ct_file_read(path, 1 << 20, &csv, &size, &err));
+    assert_non_null(strstr(csv,
+                           "\"made-up\",\"tiny-griffin\",4,\"entropy\",\"generation\",\"keep\","
+                           "\"keep\",\"base\",0,\"paper\",\"table\",2,2,2,0,0.900000,"
+                           "0.800000,1.000000\n"));
+    free(csv);
+}
+
+static void a_study_that_asks_for_one_kind_of_figure_gets_that(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    char dir[128], figures[128];
+    snprintf(dir, sizeof dir, "%s/run", folder);
+    snprintf(figures, sizeof figures, "%s/run/figures", folder);
+    ct_cell c = cell_make("a", 1, 250, 0, 5);
+    make_store(dir, &c, 1, "retrieval_map");
+    const char *dirs[1] = {dir};
+    assert_ok(ct_report_figures(dirs, 1, figures, &err));
+    assert_false(there("run/figures/accuracy_by_heads.svg"));
+    assert_true(there("run/figures/retrieval_map_tiny-griffin_generation_entropy.svg"));
+}
+
+static void several_runs_make_one_page_and_no_cell_counts_twice(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    char first[128], second[128], html[160], *page;
+    size_t size;
+    snprintf(first, sizeof first, "%s/run", folder);
+    snprintf(second, sizeof second, "%s/empty", folder);
+    snprintf(html, sizeof html, "%s/report.html", folder);
+    ct_cell cells[3];
+    for (int i = 0; i < 3; i++) {
+        char key[33];
+        snprintf(key, sizeof key, "%032d", i);
+        cells[i] = cell_make(key, i, 250, 50, i);
+    }
+    make_store(first, cells, 3, "");
+    cells[1].study = "another-study"; /* a run of its own */
+    cells[1].model = "another-model";
+    make_store(second, cells, 2, ""); /* of these, cell 0 is in both */
+    const char *dirs[2] = {first, second};
+    assert_ok(ct_report_html(dirs, 2, html, &err));
+    assert_ok(ct_file_read(html, 1 << 24, &page, &size, &err));
+    assert_non_null(strstr(page, "<h1>made-up, another-study</h1>"));
+    assert_non_null(
+        strstr(page, "tiny-griffin, another-model \xC2\xB7 2 versions \xC2\xB7 4 cells"));
+    check_ids(page);
+    free(page);
+}
+
+static void folders_without_cells_or_without_a_store_are_errors_that_say_so(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    char dir[128], figures[128], *text;
+    snprintf(dir, sizeof dir, "%s/empty", folder);
+    snprintf(figures, sizeof figures, "%s/empty/figures", folder);
+    const char *dirs[1] = {dir};
+    assert_fails(ct_report_figures(dirs, 0, figures, &err), CT_ERR_USAGE, "got none");
+    assert_fails(ct_report_table(dir, &text, &err), CT_ERR_NOT_FOUND, "run.sqlite");
+    assert_null(text);
+    make_store(dir, NULL, 0, "");
+    assert_ok(ct_report_table(dir, &text, &err));
+    assert_string_equal(text, "no cell is finished yet\n");
+    free(text);
+    assert_fails(ct_report_figures(dirs, 1, figures, &err), CT_ERR_NOT_FOUND, "got none");
+    assert_false(there("empty/figures"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_table_has_a_row_for_each_k),
+        cmocka_unit_test(tables_of_any_shape_fit_eighty_columns),
+        cmocka_unit_test(the_page_escapes_what_comes_from_outside_and_its_ids_are_unique),
+        cmocka_unit_test(the_page_of_a_whole_study_is_drawn),
+        cmocka_unit_test(a_page_is_made_even_if_all_failed_or_nothing_ran),
+        cmocka_unit_test_setup_teardown(a_stored_run_becomes_table_figures_and_page, folder_make,
+                                        folder_remove),
+        cmocka_unit_test_setup_teardown(a_study_that_asks_for_one_kind_of_figure_gets_that,
+                                        folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(several_runs_make_one_page_and_no_cell_counts_twice,
+                                        folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(
+            folders_without_cells_or_without_a_store_are_errors_that_say_so, folder_make,
+            folder_remove),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

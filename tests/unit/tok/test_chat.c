@@ -1,0 +1,151 @@
+/* test_chat.c - chat templates: which is known, what is rendered, one BOS. */
+#include "test.h"
+
+#include "base/buf.h"
+#include "tok/chat.h"
+#include "tok/tok.h"
+#include "unit/io/temp.h"
+
+#define GEMMA                                                                                      \
+    "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + role + '\\n' + "           \
+    "message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}{% if add_generation_prompt %}"  \
+    "{{'<start_of_turn>model\\n'}}{% endif %}"
+
+static ct_err err;
+
+static const char json[] =
+    "{\"model\":{\"vocab\":{\"<unk>\":0,\"a\":1},\"merges\":[],\"unk_token\":\"<unk>\"},"
+    "\"added_tokens\":[{\"id\":2,\"content\":\"<bos>\",\"special\":true}],"
+    "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":"
+    "\"<bos>\"}},{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<bos>\":{\"ids\":[2]}}}}";
+
+static ct_tokenizer *open_with(const char *template)
+{
+    ct_tokenizer *t;
+    char *config = ct_strf(NULL, "{\"bos_token\":\"<bos>\"%s%s}",
+                           template ? ",\"chat_template\":" : "", template ? template : "");
+    assert_ok(ct_tokenizer_open_bytes(json, strlen(json), config, strlen(config), "t", &t, &err));
+    free(config);
+    return t;
+}
+
+static void expect_rendered(const char *template, const char *message, const char *expected)
+{
+    ct_tokenizer *t = open_with(template);
+    char *text;
+    size_t size;
+    assert_ok(ct_chat_render(t, message, strlen(message), &text, &size, &err));
+    assert_string_equal(text, expected);
+    assert_int_equal(size, strlen(expected));
+    free(text);
+    ct_tokenizer_close(t);
+}
+
+static void gemma_messages_are_trimmed_and_put_between_turns(void **state)
+{
+    (void)state;
+    static const char hello[] =
+        "<bos><start_of_turn>user\nHello  you<end_of_turn>\n<start_of_turn>model\n";
+    expect_rendered("\"" GEMMA "\"", "Hello  you", hello);
+    /* As Python's strip: no-break and ideographic spaces and ASCII's separators too. */
+    expect_rendered("\"" GEMMA "\"", " \n\t\x1c\xC2\xA0Hello  you\xE3\x80\x80\x1f\r\n", hello);
+    expect_rendered("\"" GEMMA "\"", "\xE2\x80\x8BHello",
+                    "<bos><start_of_turn>user\n\xE2\x80\x8BHello<end_of_turn>\n"
+                    "<start_of_turn>model\n");
+    expect_rendered("\"" GEMMA "\"", " \n ",
+                    "<bos><start_of_turn>user\n<end_of_turn>\n<start_of_turn>model\n");
+}
+
+static void a_family_is_named_in_the_config_or_in_a_list_of_templates(void **state)
+{
+    (void)state;
+    static const char a[] = "<bos><start_of_turn>user\na<end_of_turn>\n<start_of_turn>model\n";
+    expect_rendered("\"gemma\"", "a", a);
+    expect_rendered("[{\"name\":\"tools\",\"template\":\"x\"},{\"name\":\"default\",\"template\":"
+                    "\"" GEMMA "\"}]",
+                    "a", a);
+}
+
+static void a_rendered_text_is_encoded_with_exactly_one_bos(void **state)
+{
+    (void)state;
+    ct_tokenizer *t = open_with("\"gemma\"");
+    char *text;
+    int32_t *ids;
+    size_t size, count, n_bos = 0;
+    assert_ok(ct_chat_render(t, "a", 1, &text, &size, &err));
+    assert_false(ct_tokenizer_wants_special(t, text, size));
+    assert_true(ct_tokenizer_wants_special(t, "a", 1));
+    assert_ok(ct_tokenizer_encode(t, text, size, ct_tokenizer_wants_special(t, text, size), &ids,
+                                  &count, &err));
+    for (size_t i = 0; i < count; i++) n_bos += ids[i] == ct_tokenizer_bos(t);
+    assert_int_equal(n_bos, 1);
+    assert_int_equal(ids[0], ct_tokenizer_bos(t));
+    free(ids);
+    free(text);
+    ct_tokenizer_close(t);
+}
+
+static void an_unknown_or_absent_template_is_an_error_that_names_the_known_ones(void **state)
+{
+    (void)state;
+    char *text;
+    size_t size;
+    ct_tokenizer *t = open_with(NULL);
+    assert_fails(ct_chat_render(t, "a", 1, &text, &size, &err), CT_ERR_NOT_FOUND,
+                 "chat template: expected one of a known family (gemma), got none; to name the "
+                 "family, put \"chat_template\": \"gemma\" into tokenizer_config.json");
+    ct_tokenizer_close(t);
+    t = open_with("\"{{ '[INST] ' + message }}\"");
+    assert_fails(ct_chat_render(t, "a", 1, &text, &size, &err), CT_ERR_UNSUPPORTED,
+                 "expected one of a known family (gemma), got another");
+    ct_tokenizer_close(t);
+}
+
+static void a_message_that_is_not_utf8_is_refused(void **state)
+{
+    (void)state;
+    char *text;
+    size_t size;
+    ct_tokenizer *t = open_with("\"gemma\"");
+    assert_fails(ct_chat_render(t, "a\xFF", 2, &text, &size, &err), CT_ERR_VALUE,
+                 "message: expected UTF-8, got byte 0xFF at offset 1");
+    ct_tokenizer_close(t);
+}
+
+static void write_file(const char *name, const char *text)
+{
+    FILE *file = fopen(temp_path(name), "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_true(fclose(file) == 0);
+}
+
+static void the_template_may_be_a_file_of_its_own(void **state)
+{
+    (void)state;
+    ct_tokenizer *t;
+    char *text;
+    size_t size;
+    write_file("tokenizer.json", json);
+    write_file("chat_template.jinja", "{{ '<start_of_turn>' + message | trim + '<end_of_turn>' }}");
+    assert_ok(ct_tokenizer_open(temp_root, &t, &err));
+    assert_ok(ct_chat_render(t, "a", 1, &text, &size, &err));
+    assert_string_equal(text, "<start_of_turn>user\na<end_of_turn>\n<start_of_turn>model\n");
+    free(text);
+    ct_tokenizer_close(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gemma_messages_are_trimmed_and_put_between_turns),
+        cmocka_unit_test(a_family_is_named_in_the_config_or_in_a_list_of_templates),
+        cmocka_unit_test(a_rendered_text_is_encoded_with_exactly_one_bos),
+        cmocka_unit_test(an_unknown_or_absent_template_is_an_error_that_names_the_known_ones),
+        cmocka_unit_test(a_message_that_is_not_utf8_is_refused),
+        cmocka_unit_test_setup_teardown(the_template_may_be_a_file_of_its_own, temp_begin,
+                                        temp_end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
