@@ -149,7 +149,7 @@ CT_INLINE void add_values(const attn_tile *tile, int64_t pair, int64_t pairs, co
     if (begin < end)
         gemm(pairs, tile->value_width, end - begin, tile->score + pair * CT_KV_BLOCK + begin,
              CT_KV_BLOCK, v + begin * stride, CT_F32, stride,
-             tile->value + pair * tile->value_width, tile->value_width, true);
+             tile->value + pair * tile->value_width, tile->value_width, GEMM_CONTINUE);
 }
 
 /* Values of all pairs. A key that a token does not see is left out of its sum, not multiplied by 0:
@@ -192,7 +192,7 @@ static void attend_block(const attn_tile *tile, int64_t block)
 
     transpose_keys(tile->kt, row->k[block] + tile->kv_head * dim, stride, dim);
     gemm(tile->pairs, CT_KV_BLOCK, dim, tile->q, dim, tile->kt, CT_F32, CT_KV_BLOCK, tile->score,
-         CT_KV_BLOCK, false);
+         CT_KV_BLOCK, GEMM_SET);
     for (int64_t p = 0; p < tile->pairs; p++) {
         int64_t begin, end;
         visible(tile, p / tile->heads, block, &begin, &end);

@@ -16,11 +16,12 @@ size_t ct_cpu_scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, 
 {
     (void)max_rows;
     (void)heads;
-    size_t attention =
-        (size_t)omp_get_max_threads() * ct_attn_scratch_floats(head_dim) * sizeof(float) + 64;
-    /* Activations rounded to bf16: kept as f32, or packed in tiles of 32 x 32 for AMX. */
-    size_t rounded = (size_t)(tokens + 31) * (size_t)(max_cols + 31) * sizeof(float) + 64;
-    return attention > rounded ? attention : rounded;
+    size_t threads = (size_t)omp_get_max_threads();
+    size_t attention = threads * ct_attn_scratch_floats(head_dim) * sizeof(float) + 64;
+    /* Activations rounded to bf16 (kept as f32, or packed in tiles of 32 x 32), and panels. */
+    size_t product = (size_t)(tokens + 31) * (size_t)(max_cols + 31) * sizeof(float) +
+                     threads * CT_PACKED_FLOATS * sizeof(float) + 64;
+    return attention > product ? attention : product;
 }
 
 int ct_ops_cpu_all(const ct_ops *out[4])
@@ -35,6 +36,7 @@ int ct_ops_cpu_all(const ct_ops *out[4])
     if (count == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         out[count++] = ct_ops_cpu_avx512();
+    if (count == 3 && ct_amx_usable()) out[count++] = ct_ops_cpu_amx();
 #endif
     return count;
 }

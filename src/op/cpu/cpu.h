@@ -1,8 +1,8 @@
 /* cpu.h - what the files of op/cpu share: one table for each instruction set, and their scratch.
  *
  * cpu_generic.c, cpu_avx2.c and cpu_avx512.c are the same source (table.h) compiled three times;
- * cpu_amx.c is the third with another product. cpu.c chooses among them. The tests run all that the
- * machine has.
+ * the amx table is the third with the product of cpu_amx.c. cpu.c chooses among them. The tests run
+ * all that the machine has.
  */
 #ifndef CT_OP_CPU_CPU_H
 #define CT_OP_CPU_CPU_H
@@ -11,6 +11,7 @@
 
 enum {
     CT_ATTN_TILE = 48,                 /* (token, head) pairs that an attention task works on */
+    CT_PACKED_FLOATS = 4 * 32 * 256,   /* weights that a thread of a product holds transposed */
     CT_PARALLEL_PRODUCTS = 128 * 1024, /* multiplications from which a product uses all threads */
 };
 
@@ -22,6 +23,13 @@ const ct_ops *ct_ops_cpu_amx(void);
 
 /* The tables that this machine can run, slowest first; returns how many. */
 int ct_ops_cpu_all(const ct_ops *out[4]);
+
+/* True if the CPU has bf16 tiles and the system lets this process use them. */
+bool ct_amx_usable(void);
+/* ct_ops.matmul of the amx table. */
+ct_status ct_amx_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                        const ct_matrix *w, const float *bias, bool accumulate,
+                        ct_err *err) CT_CHECK;
 
 /* Floats of scratch that one thread of attention needs; a multiple of 16. */
 size_t ct_attn_scratch_floats(int64_t head_dim);

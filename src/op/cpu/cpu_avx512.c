@@ -1,11 +1,35 @@
-/* cpu_avx512.c - the kernels of table.h, compiled for AVX-512 (F, BW, DQ, VL). */
+/* cpu_avx512.c - the kernels of table.h, compiled for AVX-512 (F, BW, DQ, VL); and the table that
+ * has the tile unit's product beside them.
+ */
 #include "op/cpu/cpu.h"
 
 #if defined(__AVX512F__)
 #define CT_ISA avx512
 #include "op/cpu/table.h"
+
+static const char *amx_class_name(void)
+{
+    return "cpu-amx";
+}
+
+/* Only weights that are bf16 already lose nothing. */
+static ct_compute amx_choose_compute(ct_dtype stored)
+{
+    return stored == CT_BF16 ? CT_COMPUTE_BF16 : CT_COMPUTE_F32;
+}
+
+const ct_ops *ct_ops_cpu_amx(void)
+{
+    static const ct_ops ops = CT_OPS_TABLE(amx_class_name, amx_choose_compute, ct_amx_matmul);
+    return &ops;
+}
 #else
 const ct_ops *ct_ops_cpu_avx512(void)
+{
+    return NULL;
+}
+
+const ct_ops *ct_ops_cpu_amx(void)
 {
     return NULL;
 }

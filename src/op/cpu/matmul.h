@@ -1,13 +1,15 @@
 /* matmul.h - y = x w^T with f32 arithmetic, and the block-diagonal product. Part of cpu_<isa>.c,
  * see vec.h.
  *
- * Both x [T, K] and w [N, K] have K innermost, so an element of y is a dot product of two
- * contiguous rows: lane i of an accumulator sums k = i, i + VL, ..., lanes are added in a fixed
- * order at the end of each CT_DEPTH of K. Nothing is packed, w is read where it lies in the mapped
- * file, and an element's bits depend on K alone: not on T, N, the tile, or the threads.
+ * w [N, K] is read where it lies in the mapped file, CT_COLUMNS of its rows and CT_DEPTH of K at a
+ * time: such a panel is widened and transposed into scratch, and meets many rows of x. An
+ * element of y is the sum of its panels' sums in order, each of them k ascending: its bits depend
+ * on K alone, not on T, N, the tile, or the threads.
  */
 #ifndef CT_OP_CPU_MATMUL_H
 #define CT_OP_CPU_MATMUL_H
+
+#include <omp.h>
 
 #include "base/err.h"
 #include "op/cpu/cpu.h"
@@ -15,153 +17,128 @@
 #include "op/cpu/kernels.h"
 
 enum {
-    CT_DEPTH = 1024, /* K of one pass: 4 rows of w then stay in the first-level cache */
-    CT_ROWS_X = 96,  /* rows of x of one pass: they stay in the second-level cache */
-    CT_ROWS_W = 32,  /* rows of w of one task */
-    CT_NR = 4,       /* rows of w of a register tile */
-#if VL == 16
-    CT_MR = 6, /* rows of x of a register tile: 6 x 4 accumulators of AVX-512's 32 registers */
-#else
-    CT_MR = 2, /* 2 x 4 of 16 */
-#endif
+    CT_DEPTH = 256,        /* K of a panel */
+    CT_COLUMNS = 2 * VL,   /* N of a panel */
+    CT_ROWS_OF_TILE = 12,  /* rows of x that stay in first-level cache while panels pass by */
+    CT_ROWS_OF_TASK = 480, /* packing a panel costs as much as 8 of its rows */
+    CT_PANELS_OF_TASK = 4, /* at most: packed together they stay in second-level cache */
 };
 
-/* Sums of the lanes of four vectors, in the same order for each. */
-CT_INLINE void sum_lanes4(const vf v[4], float out[4])
+/* panel[k][n] = w[first + n][at + k] for `columns` <= CT_COLUMNS and `depth` <= CT_DEPTH, zero for
+ * the other columns. */
+CT_INLINE void pack_panel(float *panel, const ct_matrix *w, ct_dtype dtype, int64_t first,
+                          int64_t columns, int64_t at, int64_t depth, bool round_w)
 {
-#if VL == 16 || VL == 8
-    __m128 half[4];
-    CT_UNROLL
-    for (int i = 0; i < 4; i++) {
-#if VL == 16
-        __m256 wide = _mm256_add_ps(_mm512_castps512_ps256((__m512)v[i]),
-                                    _mm512_extractf32x8_ps((__m512)v[i], 1));
-#else
-        __m256 wide = (__m256)v[i];
-#endif
-        half[i] = _mm_add_ps(_mm256_castps256_ps128(wide), _mm256_extractf128_ps(wide, 1));
-    }
-    _MM_TRANSPOSE4_PS(half[0], half[1], half[2], half[3]);
-    _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(half[0], half[2]), _mm_add_ps(half[1], half[3])));
-#else
-    for (int i = 0; i < 4; i++) out[i] = v_sum(v[i]);
-#endif
-}
-
-/* y[m][n] += x[m] . w[n] over `depth` for MR rows of x and NR of w (constants after inlining). */
-CT_INLINE void dot_tile(int MR, int NR, int64_t depth, const float *x, int64_t ldx, const void *w,
-                        ct_dtype dtype, int64_t ldw, float *y, int64_t ldy)
-{
-    vf acc[CT_MR][CT_NR];
-    int64_t k = 0;
-    CT_UNROLL
-    for (int m = 0; m < MR; m++) CT_UNROLL
-    for (int n = 0; n < CT_NR; n++) acc[m][n] = v_set1(0);
-    for (; k + VL <= depth; k += VL) {
-        vf wk[CT_NR];
-        CT_UNROLL
-        for (int n = 0; n < NR; n++) wk[n] = v_load_as(w, dtype, n * ldw + k);
-        CT_UNROLL
-        for (int m = 0; m < MR; m++) {
-            vf xk = v_load(x + m * ldx + k);
+    for (int64_t n = 0; n < CT_COLUMNS; n += VL)
+        for (int64_t k = 0; k < depth; k += VL) {
+            int64_t count = min_i64(VL, depth - k);
+            vf r[VL];
             CT_UNROLL
-            for (int n = 0; n < NR; n++) acc[m][n] = v_fma(xk, wk[n], acc[m][n]);
-        }
-    }
-    if (k < depth) {
-        CT_UNROLL
-        for (int m = 0; m < MR; m++) {
-            vf xk = v_load_part(x + m * ldx + k, depth - k);
-            CT_UNROLL
-            for (int n = 0; n < NR; n++)
-                acc[m][n] = v_fma(xk, v_load_part_as(w, dtype, n * ldw + k, depth - k), acc[m][n]);
-        }
-    }
-    CT_UNROLL
-    for (int m = 0; m < MR; m++) {
-        float sum[4];
-        sum_lanes4(acc[m], sum);
-        for (int n = 0; n < NR; n++) y[m * ldy + n] += sum[n];
-    }
-}
-
-CT_INLINE void dot_rows(int NR, int64_t rows, int64_t depth, const float *x, int64_t ldx,
-                        const void *w, ct_dtype dtype, int64_t ldw, float *y, int64_t ldy)
-{
-    int64_t m = 0;
-#define CT_DOT_ROWS(MR)                                                                            \
-    for (; rows - m >= MR; m += MR)                                                                \
-    dot_tile(MR, NR, depth, x + m * ldx, ldx, w, dtype, ldw, y + m * ldy, ldy)
-#if VL == 16
-    CT_DOT_ROWS(6);
-    CT_DOT_ROWS(4);
-#endif
-    CT_DOT_ROWS(2);
-    CT_DOT_ROWS(1);
-#undef CT_DOT_ROWS
-}
-
-/* NR rows of w of any type, from element `at` on. */
-static void dot_panel(int64_t nr, int64_t rows, int64_t depth, const float *x, int64_t ldx,
-                      const ct_matrix *w, int64_t at, bool round_w, float *y, int64_t ldy)
-{
-    float wide[CT_NR * CT_DEPTH];
-    const void *data = (const char *)w->data + (size_t)at * ct_dtype_bytes(w->dtype);
-    ct_dtype dtype = w->dtype;
-    int64_t ldw = w->cols;
-    if (round_w || (dtype != CT_F32 && rows > 4)) { /* widening once pays from a few rows on */
-        for (int64_t n = 0; n < nr; n++)
-            for (int64_t k = 0; k < depth; k += VL) {
-                int64_t count = min_i64(VL, depth - k);
-                vf v = v_load_part_as(data, dtype, n * ldw + k, count);
-                v_store_part(wide + n * CT_DEPTH + k, round_w ? v_round_bf16(v) : v, count);
+            for (int i = 0; i < VL; i++) {
+                r[i] = v_set1(0);
+                if (n + i < columns)
+                    r[i] =
+                        v_load_part_as(w->data, dtype, (first + n + i) * w->cols + at + k, count);
+                if (round_w) r[i] = v_round_bf16(r[i]);
             }
-        data = wide, dtype = CT_F32, ldw = CT_DEPTH;
-    }
-    if (nr < CT_NR) {
-        for (int64_t n = 0; n < nr; n++) {
-            const char *one = (const char *)data + (size_t)(n * ldw) * ct_dtype_bytes(dtype);
-            dot_rows(1, rows, depth, x, ldx, one, dtype, ldw, y + n, ldy);
+            v_transpose(r);
+            CT_UNROLL
+            for (int i = 0; i < VL; i++)
+                if (i < count) v_store(panel + (k + i) * CT_COLUMNS + n, r[i]);
         }
-    } else if (dtype == CT_F32) {
-        dot_rows(CT_NR, rows, depth, x, ldx, data, CT_F32, ldw, y, ldy);
-    } else if (dtype == CT_BF16) {
-        dot_rows(CT_NR, rows, depth, x, ldx, data, CT_BF16, ldw, y, ldy);
-    } else {
-        dot_rows(CT_NR, rows, depth, x, ldx, data, CT_F16, ldw, y, ldy);
+}
+
+/* c[0 .. rows)[0 .. columns) += x[0 .. rows)[0 .. depth) panel. */
+CT_INLINE void add_panel(float *c, int64_t ldc, const float *x, int64_t ldx, int64_t rows,
+                         const float *panel, int64_t columns, int64_t depth)
+{
+    if (columns == CT_COLUMNS) {
+        gemm(rows, CT_COLUMNS, depth, x, ldx, panel, CT_F32, CT_COLUMNS, c, ldc, GEMM_ADD);
+        return;
+    }
+    float sum[CT_ROWS_OF_TILE * CT_COLUMNS]; /* at the right edge of y */
+    gemm(rows, CT_COLUMNS, depth, x, ldx, panel, CT_F32, CT_COLUMNS, sum, CT_COLUMNS, GEMM_SET);
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t n = 0; n < columns; n++) c[m * ldc + n] += sum[m * CT_COLUMNS + n];
+}
+
+/* What a task has of y: rows [row, row + rows), columns [column, column + columns). */
+typedef struct product {
+    float *y;
+    const float *x, *bias;
+    const ct_matrix *w;
+    bool accumulate, round_w;
+    int64_t row, rows, column, columns;
+} product;
+
+static void product_task(const product *p, float *panels)
+{
+    const ct_matrix *w = p->w;
+    int64_t end = p->column + p->columns;
+    for (int64_t k = 0; k < w->cols; k += CT_DEPTH) {
+        int64_t depth = min_i64(CT_DEPTH, w->cols - k);
+        for (int64_t n = p->column, i = 0; n < end; n += CT_COLUMNS, i++) {
+            float *panel = panels + i * CT_DEPTH * CT_COLUMNS;
+            int64_t count = min_i64(CT_COLUMNS, end - n);
+            if (w->dtype == CT_F32) pack_panel(panel, w, CT_F32, n, count, k, depth, p->round_w);
+            else if (w->dtype == CT_BF16) pack_panel(panel, w, CT_BF16, n, count, k, depth, false);
+            else pack_panel(panel, w, CT_F16, n, count, k, depth, p->round_w);
+        }
+        for (int64_t m = p->row; m < p->row + p->rows; m += CT_ROWS_OF_TILE) {
+            int64_t rows = min_i64(CT_ROWS_OF_TILE, p->row + p->rows - m);
+            for (int64_t i = m; k == 0 && i < m + rows; i++)
+                for (int64_t n = p->column; n < end; n++)
+                    p->y[i * w->rows + n] =
+                        (p->bias ? p->bias[n] : 0) + (p->accumulate ? p->y[i * w->rows + n] : 0);
+            for (int64_t n = p->column, i = 0; n < end; n += CT_COLUMNS, i++)
+                add_panel(p->y + m * w->rows + n, w->rows, p->x + m * w->cols + k, w->cols, rows,
+                          panels + i * CT_DEPTH * CT_COLUMNS, min_i64(CT_COLUMNS, end - n), depth);
+        }
     }
 }
 
 static ct_status matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                         const ct_matrix *w, const float *bias, bool accumulate, ct_err *err)
 {
-    int64_t depth = w->cols, width = w->rows;
+    enum { PACKED = CT_PANELS_OF_TASK * CT_COLUMNS * CT_DEPTH }; /* floats of a thread */
+    _Static_assert((int)PACKED <= (int)CT_PACKED_FLOATS,
+                   "the scratch of a product must hold its panels");
     bool bf16 = ctx->compute == CT_COMPUTE_BF16;
+    int64_t room = (int64_t)(ctx->scratch_bytes / sizeof(float));
+    int64_t rounded = bf16 ? (tokens * w->cols + 15) / 16 * 16 : 0;
+    int threads = (int)min_i64(omp_get_max_threads(), (room - rounded) / PACKED);
+    if (threads < 1)
+        return ct_fail(err, CT_ERR_LIMIT, "matmul: expected %lld bytes of scratch, got %zu",
+                       (long long)((rounded + PACKED) * 4), ctx->scratch_bytes);
+    float *panels = (float *)ctx->scratch + rounded;
     if (bf16) { /* no AMX here: the same roundings, then f32 arithmetic */
-        size_t need = (size_t)tokens * (size_t)depth * sizeof(float);
-        if (ctx->scratch_bytes < need)
-            return ct_fail(err, CT_ERR_LIMIT, "matmul: expected %zu bytes of scratch, got %zu",
-                           need, ctx->scratch_bytes);
-        float *rounded = ctx->scratch;
-        CT_FOR_VECTORS(tokens * depth,
-                       v_store_part(rounded + i, v_round_bf16(v_load_part(x + i, n)), n););
-        x = rounded;
+        float *into = ctx->scratch;
+        CT_FOR_VECTORS(tokens * w->cols,
+                       v_store_part(into + i, v_round_bf16(v_load_part(x + i, n)), n););
+        x = into;
     }
-    bool round_w = bf16 && w->dtype != CT_BF16;
-    int64_t blocks = (tokens + CT_ROWS_X - 1) / CT_ROWS_X;
-    int64_t panels = (width + CT_ROWS_W - 1) / CT_ROWS_W;
-#pragma omp parallel for schedule(static) if (tokens * depth * width >= CT_PARALLEL_PRODUCTS)
-    for (int64_t task = 0; task < blocks * panels; task++) {
-        int64_t t = task / panels * CT_ROWS_X, rows = min_i64(CT_ROWS_X, tokens - t);
-        int64_t begin = task % panels * CT_ROWS_W, end = min_i64(width, begin + CT_ROWS_W);
-        for (int64_t m = t; m < t + rows; m++)
-            for (int64_t n = begin; n < end; n++)
-                y[m * width + n] = (bias ? bias[n] : 0) + (accumulate ? y[m * width + n] : 0);
-        for (int64_t k = 0; k < depth; k += CT_DEPTH)
-            for (int64_t n = begin; n < end; n += CT_NR)
-                dot_panel(min_i64(CT_NR, end - n), rows, min_i64(CT_DEPTH, depth - k),
-                          x + t * depth + k, depth, w, n * depth + k, round_w, y + t * width + n,
-                          width);
+    if (tokens * w->cols * w->rows < CT_PARALLEL_PRODUCTS) threads = 1;
+
+    /* Tasks for all threads: fewer panels in each where the matrix is narrow, then fewer rows. */
+    int64_t all = (w->rows + CT_COLUMNS - 1) / CT_COLUMNS, of_task = all / (2 * threads);
+    of_task = of_task < 1 ? 1 : min_i64(of_task, CT_PANELS_OF_TASK);
+    int64_t groups = (all + of_task - 1) / of_task;
+    int64_t rows = groups < 2 * threads ? 8 * CT_ROWS_OF_TILE : CT_ROWS_OF_TASK;
+    int64_t cuts = (tokens + rows - 1) / rows;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t task = 0; task < cuts * groups; task++) {
+        int64_t row = task / groups * rows, column = task % groups * of_task * CT_COLUMNS;
+        product part = {.y = y,
+                        .x = x,
+                        .bias = bias,
+                        .w = w,
+                        .accumulate = accumulate,
+                        .round_w = bf16 && w->dtype != CT_BF16,
+                        .row = row,
+                        .rows = min_i64(rows, tokens - row),
+                        .column = column,
+                        .columns = min_i64(of_task * CT_COLUMNS, w->rows - column)};
+        product_task(&part, panels + (int64_t)omp_get_thread_num() * PACKED);
     }
     return CT_OK;
 }
@@ -183,10 +160,11 @@ static ct_status block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t 
         const void *wb = (const char *)w->data + (size_t)(b * n * n) * ct_dtype_bytes(w->dtype);
         for (int64_t m = 0; m < rows; m++)
             for (int64_t j = 0; j < n; j++) out[m * width + j] = bias ? bias[b * n + j] : 0;
-        if (w->dtype == CT_F32) gemm(rows, whole, n, in, width, wb, CT_F32, n, out, width, true);
+        if (w->dtype == CT_F32)
+            gemm(rows, whole, n, in, width, wb, CT_F32, n, out, width, GEMM_CONTINUE);
         else if (w->dtype == CT_BF16)
-            gemm(rows, whole, n, in, width, wb, CT_BF16, n, out, width, true);
-        else gemm(rows, whole, n, in, width, wb, CT_F16, n, out, width, true);
+            gemm(rows, whole, n, in, width, wb, CT_BF16, n, out, width, GEMM_CONTINUE);
+        else gemm(rows, whole, n, in, width, wb, CT_F16, n, out, width, GEMM_CONTINUE);
         for (int64_t m = 0; m < rows; m++)
             for (int64_t j = whole; j < n; j++) { /* no whole vector left */
                 float sum = out[m * width + j];
