@@ -480,7 +480,7 @@ ct_status ct_store_put(ct_store *store, const ct_cell *cells, size_t n, ct_err *
     CT_TRY(prepare(store,
                    "INSERT INTO cell(" COLUMNS ",prompt,execution) VALUES("
                    "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
-                   "?,?,?,?,?) ON CONFLICT(key) DO NOTHING",
+                   "?,?,?,?,?,?) ON CONFLICT(key) DO NOTHING",
                    &insert, err));
     for (size_t i = 0; i < n; i++) {
         const char *text = cells[i].prompt ? cells[i].prompt : "";
