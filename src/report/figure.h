@@ -31,8 +31,7 @@ typedef struct ct_figure {
     size_t *versions; /* ascending; of CT_FIGURE_MAPS: those of its panels */
     size_t n_panels;
     ct_map_panel *panels;
-    bool single;    /* one of the maps that another figure shows together */
-    int64_t window; /* attention window in tokens, drawn into maps; 0: unknown or none */
+    bool single; /* one of the maps that another figure shows together */
 } ct_figure;
 
 /* Which figures are wanted, as bits; a study's key `figures` names them. */

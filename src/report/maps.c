@@ -260,7 +260,8 @@ ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
     ct_retrieval map = {0};
     double y = ct_figure_title(canvas, figure), width = 0, height = 0, max_score = 0;
     size_t columns = 1, n = figure->n_panels;
-    bool missing = false, window = false;
+    bool missing = false;
+    int64_t window = 0; /* of a map in which it was drawn */
     ct_box *areas = calloc(n, sizeof *areas);
     if (!areas) return ct_fail_memory(err, "maps", n * sizeof *areas);
     for (size_t i = 0; i < n; i++) {
@@ -279,7 +280,8 @@ ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
         map.max_score = max_score; /* one scale of colours for the whole figure */
         areas[i] = area;
         CT_TRY(cells_draw(canvas, &map, area, err));
-        window |= window_draw(canvas, &map, area, figure->window);
+        int64_t own = figure->stats->versions[panel->version].window;
+        if (window_draw(canvas, &map, area, own)) window = own;
         missing |= map.missing > 0;
         if (!column) CT_TRY(side_draw(canvas, map.depths, map.n_depths, area, true, err));
         if (i + columns >= n)
@@ -296,8 +298,7 @@ ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
     double middle = M + Y_LABELS + (CT_FIGURE_WIDTH - 2 * M - Y_LABELS) / 2;
     y = bottom + X_LABELS + 6;
     ct_canvas_text(canvas, &label, middle, y, "prompt length, tokens");
-    CT_TRY(key_draw(canvas, max_score, missing, window ? figure->window : 0, M + Y_LABELS, y + 18,
-                    &y, err));
+    CT_TRY(key_draw(canvas, max_score, missing, window, M + Y_LABELS, y + 18, &y, err));
     y = ct_figure_caption(canvas, figure, y + 12);
     ct_canvas_set_size(canvas, CT_FIGURE_WIDTH, y + M);
 done:

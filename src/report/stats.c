@@ -2,6 +2,7 @@
 #include "report/stats.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,7 +68,7 @@ static bool version_has(const ct_stats_version *v, const ct_cell *c)
            strcmp(v->template_name, text_of(c->template_name)) == 0 &&
            strcmp(v->semantics, text_of(c->semantics)) == 0 &&
            strcmp(v->scoring, text_of(c->scoring)) == 0 && v->read_twice == c->read_twice &&
-           v->heads == c->heads;
+           v->heads == c->heads && v->window == c->window;
 }
 
 static ct_status version_add(ct_stats *stats, const ct_cell *c, ct_err *err)
@@ -76,7 +77,7 @@ static ct_status version_add(ct_stats *stats, const ct_cell *c, ct_err *err)
         grow(stats->versions, stats->n_versions, &stats->version_capacity, sizeof *all, err);
     if (!all) return CT_ERR_MEMORY;
     stats->versions = all;
-    ct_stats_version v = {.heads = c->heads, .read_twice = c->read_twice};
+    ct_stats_version v = {.heads = c->heads, .window = c->window, .read_twice = c->read_twice};
     v.model_index = stats->n_models;
     for (size_t i = 0; i < stats->n_versions; i++)
         if (strcmp(all[i].model, text_of(c->model)) == 0) v.model_index = all[i].model_index;
@@ -136,7 +137,7 @@ ct_status ct_stats_add(ct_stats *stats, const ct_cell *c, ct_err *err)
     memcpy(kept.key, c->key, sizeof kept.key);
     kept.key[sizeof kept.key - 1] = 0;
     const char *prompt = *text_of(c->prompt_ids_hash) ? c->prompt_ids_hash : kept.key;
-    strncpy(kept.prompt, prompt, sizeof kept.prompt - 1);
+    snprintf(kept.prompt, sizeof kept.prompt, "%s", prompt);
     if (failed && !(kept.error = ct_strdup(text_of(c->error), err))) return CT_ERR_MEMORY;
     cells[stats->n_cells++] = kept;
     if (c->finished_unix_ms > 0) {

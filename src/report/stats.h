@@ -26,7 +26,7 @@ typedef struct ct_stats_version {
     char *study, *model, *metric, *stages, *weights_generation, *weights_prefill, *template_name;
     char *semantics, *scoring;
     bool read_twice;
-    int64_t heads;
+    int64_t heads, window;
     double max_score;   /* 0 until a cell is done */
     size_t model_index; /* models are counted as they first come in */
     size_t cells, failed;

@@ -109,6 +109,7 @@ void ct_work_cell(const ct_work *work, uint32_t cell, ct_cell *out)
         .model = study->model,
         .family = work->info->family,
         .heads = work->info->heads,
+        .window = work->info->window,
         .length = work->grid.points[c->point].length,
         .depth = work->grid.points[c->point].depth,
         .keep_heads = selects ? v->heads.keep : -1,

@@ -155,6 +155,7 @@ static ct_status fields(exporter *e, const ct_cell *c, ct_err *err)
     CT_TRY(text(e, "error", c->error, err));
     CT_TRY(text(e, "scoring", c->scoring, err));
     CT_TRY(whole(e, "heads", c->heads, err));
+    CT_TRY(whole(e, "window", c->window, err));
     CT_TRY(whole(e, "prompt_tokens", c->prompt_tokens, err));
     CT_TRY(text(e, "prompt_ids_hash", c->prompt_ids_hash, err));
     CT_TRY(whole(e, "needle_begin", c->needle_begin, err));

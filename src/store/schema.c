@@ -26,6 +26,7 @@ const char ct_store_schema[] =
     " execution INTEGER NOT NULL REFERENCES execution(id),"
     " current INTEGER NOT NULL DEFAULT 1,"
     " study TEXT NOT NULL, model TEXT NOT NULL, family TEXT NOT NULL, heads INTEGER NOT NULL,"
+    " window INTEGER NOT NULL,"
     " length INTEGER NOT NULL, depth INTEGER NOT NULL,"
     " keep_heads INTEGER NOT NULL, metric TEXT NOT NULL, seed INTEGER NOT NULL,"
     " stages TEXT NOT NULL, weights_generation TEXT NOT NULL, weights_prefill TEXT NOT NULL,"

@@ -398,14 +398,14 @@ ct_status ct_store_provenance(ct_store *store, ct_provenance *out, ct_err *err)
 /* The columns that bind_cell and read_cell go through, in this order; prompt is apart, since its
  * text lies in another table. */
 #define COLUMNS                                                                                    \
-    "key,study,model,family,heads,length,depth,keep_heads,metric,seed,stages,"                     \
+    "key,study,model,family,heads,window,length,depth,keep_heads,metric,seed,stages,"                     \
     "weights_generation,weights_prefill,template,read_twice,semantics,scoring,prompt_ids_hash,"    \
     "prompt_tokens,needle_begin,needle_end,needle_token_begin,needle_token_end,status,error,ids,"  \
     "text,score,max_score,rows_prefill,rows_generation,head_rows_prefill,"                         \
     "head_rows_generation,heads_dropped_prefill,heads_dropped_generation,edit_rows_prefill,"       \
     "edit_rows_generation,edit_rows_changed_prefill,edit_rows_changed_generation,prefill_ms,"      \
     "decode_ms,finished_unix_ms"
-enum { N_COLUMNS = 42, N_AUDIT = 5 };
+enum { N_COLUMNS = 43, N_AUDIT = 5 };
 
 static ct_status ids_text(const ct_cell *cell, ct_buf *buf, ct_err *err)
 {
@@ -427,6 +427,7 @@ static void bind_cell(sqlite3_stmt *stmt, const ct_cell *c, const char *ids)
     bind_text(stmt, i++, c->model);
     bind_text(stmt, i++, c->family);
     sqlite3_bind_int64(stmt, i++, c->heads);
+    sqlite3_bind_int64(stmt, i++, c->window);
     sqlite3_bind_int64(stmt, i++, c->length);
     sqlite3_bind_int64(stmt, i++, c->depth);
     sqlite3_bind_int64(stmt, i++, c->keep_heads);
@@ -479,7 +480,7 @@ ct_status ct_store_put(ct_store *store, const ct_cell *cells, size_t n, ct_err *
     CT_TRY(prepare(store,
                    "INSERT INTO cell(" COLUMNS ",prompt,execution) VALUES("
                    "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
-                   "?,?,?,?,?) ON CONFLICT(key) DO NOTHING",
+                   "?,?,?,?,?,?) ON CONFLICT(key) DO NOTHING",
                    &insert, err));
     for (size_t i = 0; i < n; i++) {
         const char *text = cells[i].prompt ? cells[i].prompt : "";
@@ -603,6 +604,7 @@ static bool read_cell(sqlite3_stmt *stmt, ct_cell *c, const char **ids)
     c->model = text_at(stmt, i++, &ok);
     c->family = text_at(stmt, i++, &ok);
     c->heads = sqlite3_column_int64(stmt, i++);
+    c->window = sqlite3_column_int64(stmt, i++);
     c->length = sqlite3_column_int64(stmt, i++);
     c->depth = sqlite3_column_int64(stmt, i++);
     c->keep_heads = sqlite3_column_int64(stmt, i++);

@@ -22,11 +22,12 @@ typedef enum ct_cell_status { CT_CELL_DONE, CT_CELL_FAILED } ct_cell_status;
 /* One request under one intervention, with its outcome. All text is UTF-8. In calls that write,
  * pointers are borrowed; in ct_store_each they are valid during the callback. */
 typedef struct ct_cell {
-    char key[33];          /* 32 hex digits over all that determines the outcome */
-    const char *study;     /* its name */
-    const char *model;     /* as the study names it */
-    const char *family;    /* "griffin" */
-    int64_t heads;         /* heads of an attention layer of the model (k = heads: all kept) */
+    char key[33];       /* 32 hex digits over all that determines the outcome */
+    const char *study;  /* its name */
+    const char *model;  /* as the study names it */
+    const char *family; /* "griffin" */
+    int64_t heads;      /* heads of an attention layer of the model (k = heads: all kept) */
+    int64_t window; /* tokens that a query of its local attention sees, itself counted; 0: all */
     int64_t length, depth; /* the builder's parameters: tokens, per cent */
     int64_t keep_heads;    /* k; -1: no head selection */
     const char *metric;    /* "entropy" ...; "" without head selection */

@@ -83,9 +83,9 @@ static ct_status read_token(ct_added *added, ct_scan object, const ct_vocab *voc
     CT_TRY(ct_field_bool(v[NORMALIZED], where, names[NORMALIZED], &token->normalized, err));
     if (token->size > CT_ADDED_MAX_SIZE) {
         st = ct_fail(err, CT_ERR_LIMIT,
-                     "added_tokens: \"%.40s...\": expected at most %d bytes, "
+                     "added_tokens: \"%.*s...\": expected at most %d bytes, "
                      "got %zu",
-                     token->pattern, CT_ADDED_MAX_SIZE, token->size);
+                     CT_SHOWN(token->pattern, token->size), CT_ADDED_MAX_SIZE, token->size);
         goto done;
     }
     token->token = ct_vocab_find(vocab, token->pattern, token->size);
@@ -137,9 +137,9 @@ ct_status ct_added_read(ct_added *added, ct_scan list, const ct_vocab *vocab,
         added->by_token[i] = (uint32_t)i;
         if (i > 0 && by_set_and_bytes(token - 1, token) == 0) {
             st = ct_fail(err, CT_ERR_VALUE,
-                         "added_tokens: expected every content once, got \"%.60s\" with ids %d "
+                         "added_tokens: expected every content once, got \"%.*s\" with ids %d "
                          "and %d",
-                         token->pattern, vocab->tokens[token[-1].token].id,
+                         CT_SHOWN(token->pattern, token->size), vocab->tokens[token[-1].token].id,
                          vocab->tokens[token->token].id);
             goto done;
         }
@@ -247,8 +247,9 @@ static ct_status add_stretch(ct_stretches *out, uint32_t token, size_t begin, si
 ct_status ct_added_split(const ct_added *added, bool normalized, const char *text, size_t size,
                          ct_stretches *out, ct_err *err)
 {
-    const ct_added_token *tokens = added->tokens + (normalized ? added->raw_count : 0);
+    size_t from = normalized ? added->raw_count : 0;
     size_t count = normalized ? added->count - added->raw_count : added->raw_count;
+    const ct_added_token *tokens = count ? added->tokens + from : NULL;
     bool heads[256] = {false};
     size_t done_to = 0;
     uint32_t c;

@@ -12,11 +12,20 @@ void ct_aligned_clear(ct_aligned *aligned)
     *aligned = (ct_aligned){0};
 }
 
+size_t ct_growth_limit(size_t size)
+{
+    size_t limit = size < CT_ALIGNED_MAX / 64 ? 64 * size + 4096 : CT_ALIGNED_MAX;
+    return limit < CT_ALIGNED_MAX ? limit : CT_ALIGNED_MAX;
+}
+
 ct_status ct_aligned_reserve(ct_aligned *aligned, size_t extra, ct_err *err)
 {
-    if (extra > CT_ALIGNED_MAX - aligned->size)
-        return ct_fail(err, CT_ERR_LIMIT, "text: expected at most %d bytes after normalization",
-                       CT_ALIGNED_MAX);
+    size_t max = aligned->max ? aligned->max : CT_ALIGNED_MAX;
+    if (aligned->size > max || extra > max - aligned->size)
+        return ct_fail(err, CT_ERR_LIMIT,
+                       "text: expected at most %zu bytes after normalization: does a step of "
+                       "tokenizer.json multiply it?",
+                       max);
     size_t need = aligned->size + extra;
     if (need <= aligned->capacity) return CT_OK;
     size_t capacity = aligned->capacity * 2 > need ? aligned->capacity * 2 : need + 64;

@@ -17,13 +17,17 @@ typedef struct ct_aligned {
     char *text; /* valid UTF-8, not terminated */
     uint32_t *begin, *end;
     size_t size, capacity;
+    size_t max; /* bytes that size may reach; 0: CT_ALIGNED_MAX */
 } ct_aligned;
 
 /* Texts, however normalized, stay below this many bytes, so that 32 bits hold every position. */
 enum { CT_ALIGNED_MAX = 0x40000000 };
+/* What `size` bytes may grow to by all steps of a tokenizer: no honest one comes near it, but a
+ * short file can ask for doubling a hundred times. */
+size_t ct_growth_limit(size_t size);
 
 void ct_aligned_clear(ct_aligned *aligned); /* frees; may be used again */
-/* CT_ERR_LIMIT beyond CT_ALIGNED_MAX. */
+/* CT_ERR_LIMIT beyond aligned->max. */
 ct_status ct_aligned_reserve(ct_aligned *aligned, size_t extra, ct_err *err) CT_CHECK;
 /* Appends bytes that together stand for one range of the original. */
 ct_status ct_aligned_add(ct_aligned *aligned, const char *bytes, size_t size, uint32_t begin,

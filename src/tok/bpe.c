@@ -87,7 +87,8 @@ ct_status ct_bpe_read(ct_bpe *bpe, ct_scan model, ct_scan added, uint64_t seed, 
         bpe->unk = ct_vocab_find_model(&bpe->vocab, unk, unk_size);
         if (bpe->unk == CT_NO_TOKEN) {
             st = ct_fail(err, CT_ERR_NOT_FOUND,
-                         "model.unk_token: expected a token of the vocabulary, got \"%.60s\"", unk);
+                         "model.unk_token: expected a token of the vocabulary, got \"%.*s\"",
+                         CT_SHOWN(unk, unk_size));
             goto done;
         }
     }

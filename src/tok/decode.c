@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tok/aligned.h"
 #include "tok/fields.h"
+#include "tok/list.h"
 #include "tok/normalize.h"
 #include "tok/pattern.h"
 #include "tok/pretokenize.h"
@@ -42,7 +44,7 @@ static ct_status read_step(void *into, ct_scan object, ct_err *err)
     ct_decoder *decoder = into;
     ct_scan v[N];
     ct_status st = CT_OK;
-    ct_decoder_step *steps = realloc(decoder->steps, (decoder->count + 1) * sizeof *steps);
+    ct_decoder_step *steps = ct_list_grow(decoder->steps, decoder->count, sizeof *steps);
     if (!steps) return ct_fail_memory(err, where, sizeof *steps);
     decoder->steps = steps;
     ct_decoder_step *step = &steps[decoder->count++];
@@ -58,8 +60,8 @@ static ct_status read_step(void *into, ct_scan object, ct_err *err)
         CT_TRY(ct_field_int(v[START], where, "start", INT32_MAX, &step->start, err));
         CT_TRY(ct_field_int(v[STOP], where, "stop", INT32_MAX, &step->stop, err));
         if (step->size == 0 || ct_utf8_next(step->text, step->size, &c) != step->size)
-            st = ct_fail(err, CT_ERR_VALUE, "%s.content: expected one character, got \"%.60s\"",
-                         where, step->text);
+            st = ct_fail(err, CT_ERR_VALUE, "%s.content: expected one character, got \"%.*s\"",
+                         where, CT_SHOWN(step->text, step->size));
     }
 done:
     return st;
@@ -102,6 +104,16 @@ ct_status ct_texts_add(ct_texts *texts, const char *bytes, size_t size, ct_err *
     return st == CT_OK ? end_text(texts, err) : st;
 }
 
+static ct_status add_bytes(ct_texts *texts, const char *bytes, size_t size, ct_err *err)
+{
+    if (texts->max && (size > texts->max || texts->bytes.size > texts->max - size))
+        return ct_fail(err, CT_ERR_LIMIT,
+                       "decoding: expected at most %zu bytes: does a step of tokenizer.json "
+                       "multiply the text?",
+                       texts->max);
+    return ct_buf_add(&texts->bytes, bytes, size, err);
+}
+
 /* ---- the decoders -------------------------------------------------------------------------------
  * Each appends what becomes of text[0..size), the index-th of the list, to `out`.
  */
@@ -140,7 +152,7 @@ static size_t maximal_subpart(const char *text, size_t size)
     return n;
 }
 
-static ct_status add_lossy(ct_buf *out, const char *text, size_t size, ct_err *err)
+static ct_status add_lossy(ct_texts *out, const char *text, size_t size, ct_err *err)
 {
     ct_status st = CT_OK;
     for (size_t i = 0; i < size && st == CT_OK;) {
@@ -148,16 +160,16 @@ static ct_status add_lossy(ct_buf *out, const char *text, size_t size, ct_err *e
         size_t n = ct_utf8_next(text + i, size - i, &c);
         if (n == 1 && (unsigned char)text[i] >= 0x80) {
             i += maximal_subpart(text + i, size - i);
-            st = ct_buf_add(out, replacement, 3, err);
+            st = add_bytes(out, replacement, 3, err);
         } else {
-            st = ct_buf_add(out, text + i, n, err);
+            st = add_bytes(out, text + i, n, err);
             i += n;
         }
     }
     return st;
 }
 
-static ct_status add_replaced(const ct_decoder_step *step, ct_search *search, ct_buf *out,
+static ct_status add_replaced(const ct_decoder_step *step, ct_search *search, ct_texts *out,
                               const char *text, size_t size, ct_err *err)
 {
     size_t done_to = 0;
@@ -167,32 +179,32 @@ static ct_status add_replaced(const ct_decoder_step *step, ct_search *search, ct
     while (size > 0) {
         CT_TRY(ct_search_next(search, &found, err));
         if (!found) break;
-        CT_TRY(ct_buf_add(out, text + done_to, search->begin - done_to, err));
-        CT_TRY(ct_buf_add(out, step->text, step->size, err));
+        CT_TRY(add_bytes(out, text + done_to, search->begin - done_to, err));
+        CT_TRY(add_bytes(out, step->text, step->size, err));
         done_to = search->end;
     }
-    CT_TRY(ct_buf_add(out, text + done_to, size - done_to, err));
+    CT_TRY(add_bytes(out, text + done_to, size - done_to, err));
 done:
     return st;
 }
 
 /* Signs become spaces; those of the first text are dropped, if one was put in front of it. */
-static ct_status add_metaspace(const ct_metaspace *meta, bool first, ct_buf *out, const char *text,
-                               size_t size, ct_err *err)
+static ct_status add_metaspace(const ct_metaspace *meta, bool first, ct_texts *out,
+                               const char *text, size_t size, ct_err *err)
 {
     ct_status st = CT_OK;
     for (size_t i = 0; i < size && st == CT_OK;) {
         uint32_t c;
         size_t n = ct_utf8_next(text + i, size - i, &c);
         if (n != meta->size || memcmp(text + i, meta->sign, n) != 0)
-            st = ct_buf_add(out, text + i, n, err);
-        else if (!first || meta->prepend == CT_PREPEND_NEVER) st = ct_buf_add(out, " ", 1, err);
+            st = add_bytes(out, text + i, n, err);
+        else if (!first || meta->prepend == CT_PREPEND_NEVER) st = add_bytes(out, " ", 1, err);
         i += n;
     }
     return st;
 }
 
-static ct_status add_stripped(const ct_decoder_step *step, ct_buf *out, const char *text,
+static ct_status add_stripped(const ct_decoder_step *step, ct_texts *out, const char *text,
                               size_t size, ct_err *err)
 {
     size_t n = step->size;
@@ -203,7 +215,7 @@ static ct_status add_stripped(const ct_decoder_step *step, ct_buf *out, const ch
     for (int64_t i = 0; i < step->stop && size >= n && memcmp(text + size - n, step->text, n) == 0;
          i++)
         size -= n;
-    return ct_buf_add(out, text, size, err);
+    return add_bytes(out, text, size, err);
 }
 
 static int hex_digit(char c)
@@ -247,7 +259,7 @@ static ct_status run_step(const ct_decoder_step *step, const ct_texts *in, ct_te
             CT_TRY(add_byte_level(&run, text, size, err));
             continue;
         case FUSE:
-            CT_TRY(ct_buf_add(&out->bytes, text, size, err));
+            CT_TRY(add_bytes(out, text, size, err));
             continue;
         case BYTE_FALLBACK: {
             int byte = byte_token(text, size);
@@ -257,23 +269,23 @@ static ct_status run_step(const ct_decoder_step *step, const ct_texts *in, ct_te
                 continue;
             }
             CT_TRY(end_run(out, &run, err));
-            CT_TRY(ct_buf_add(&out->bytes, text, size, err));
+            CT_TRY(add_bytes(out, text, size, err));
             break;
         }
         case REPLACE:
-            CT_TRY(add_replaced(step, search, &out->bytes, text, size, err));
+            CT_TRY(add_replaced(step, search, out, text, size, err));
             break;
         case METASPACE:
-            CT_TRY(add_metaspace(&step->metaspace, i == 0, &out->bytes, text, size, err));
+            CT_TRY(add_metaspace(&step->metaspace, i == 0, out, text, size, err));
             break;
         case STRIP:
-            CT_TRY(add_stripped(step, &out->bytes, text, size, err));
+            CT_TRY(add_stripped(step, out, text, size, err));
             break;
         }
         CT_TRY(end_text(out, err));
     }
     if (step->kind == BYTE_FALLBACK) CT_TRY(end_run(out, &run, err));
-    if (step->kind == BYTE_LEVEL) CT_TRY(add_lossy(&out->bytes, run.data, run.size, err));
+    if (step->kind == BYTE_LEVEL) CT_TRY(add_lossy(out, run.data, run.size, err));
     if (step->kind == BYTE_LEVEL || step->kind == FUSE) CT_TRY(end_text(out, err));
 done:
     ct_buf_clear(&run);
@@ -285,8 +297,10 @@ ct_status ct_decoder_run(const ct_decoder *decoder, ct_texts *texts, ct_err *err
     ct_texts spare = {0};
     ct_search search = {0};
     ct_status st = CT_OK;
+    texts->max = spare.max = ct_growth_limit(texts->bytes.size);
     for (size_t i = 0; i < decoder->count; i++) {
         spare.bytes.size = spare.count = 0;
+        CT_TRY(ct_buf_reserve(&texts->bytes, 0, err)); /* so that no text is at NULL */
         CT_TRY(run_step(&decoder->steps[i], texts, &spare, &search, err));
         ct_texts swap = *texts;
         *texts = spare;

@@ -24,6 +24,7 @@ typedef struct ct_texts {
     ct_buf bytes;
     size_t *ends;
     size_t count, capacity;
+    size_t max; /* bytes that all texts may reach; 0: any */
 } ct_texts;
 
 /* Reads "decoder" (at == NULL: none). */

@@ -27,6 +27,13 @@ static const char *value_name(ct_scan value)
     }
 }
 
+int ct_shown(const char *text, size_t size, size_t max)
+{
+    if (size <= max) return (int)size;
+    while (max > 0 && ((unsigned char)text[max] & 0xC0) == 0x80) max--;
+    return (int)max;
+}
+
 static ct_status wrong_type(ct_scan value, const char *where, const char *name,
                             const char *expected, ct_err *err)
 {
@@ -113,33 +120,45 @@ ct_status ct_field_kind(ct_scan object, const char *where, const char *const *na
         if (strcmp(text, names[*kind]) == 0) goto done;
     for (size_t i = 0; i < n; i++)
         CT_TRY(ct_buf_addf(&known, err, "%s%s", i ? ", " : "", names[i]));
-    st = ct_fail(err, CT_ERR_UNSUPPORTED, "%s.type: expected one of %s, got \"%.60s\"", where,
-                 known.data, text);
+    st = ct_fail(err, CT_ERR_UNSUPPORTED, "%s.type: expected one of %s, got \"%.*s\"", where,
+                 known.data, CT_SHOWN(text, strlen(text)));
 done:
     free(text);
     ct_buf_clear(&known);
     return st;
 }
 
-ct_status ct_fields_flatten(ct_scan object, const char *where, const char *list,
-                            ct_part_reader each, void *into, ct_err *err)
+/* One part, or those of a sequence; *left counts down from CT_PARTS_MAX. */
+static ct_status flatten(ct_scan object, const char *where, const char *list, ct_part_reader each,
+                         void *into, size_t *left, ct_err *err)
 {
     const char *const names[] = {"type", list};
     ct_scan values[2];
     ct_scan_text type;
     ct_status st = CT_OK;
     CT_TRY(ct_fields_read(object, where, names, 2, values, err));
-    if (!values[0].at || !ct_scan_string(&values[0], &type) || !ct_scan_equal(type, "Sequence"))
+    if (!values[0].at || !ct_scan_string(&values[0], &type) || !ct_scan_equal(type, "Sequence")) {
+        if (*left == 0)
+            return ct_fail(err, CT_ERR_LIMIT, "%s: expected at most %d parts", where, CT_PARTS_MAX);
+        --*left;
         return each(into, object, err);
+    }
     if (!values[1].at || ct_scan_peek(&values[1]) != '[')
         return wrong_type(values[1], where, list, "an array", err);
     bool first = true;
     values[1].at++;
     /* The recursion is as deep as the JSON, and ct_scan_skip has limited that. */
     while (ct_scan_next_element(&values[1], &first)) {
-        CT_TRY(ct_fields_flatten(values[1], where, list, each, into, err));
+        CT_TRY(flatten(values[1], where, list, each, into, left, err));
         if (!ct_scan_skip(&values[1])) break;
     }
 done:
     return st;
+}
+
+ct_status ct_fields_flatten(ct_scan object, const char *where, const char *list,
+                            ct_part_reader each, void *into, ct_err *err)
+{
+    size_t left = CT_PARTS_MAX;
+    return flatten(object, where, list, each, into, &left, err);
 }

@@ -33,8 +33,15 @@ ct_status ct_field_int(ct_scan value, const char *where, const char *name, int64
 ct_status ct_field_kind(ct_scan object, const char *where, const char *const *names, size_t n,
                         size_t *kind, ct_err *err) CT_CHECK;
 
+/* A text from outside in an error: printf's "%.*s" arguments for its first bytes, at most `max`,
+ * cut at a character. */
+int ct_shown(const char *text, size_t size, size_t max);
+#define CT_SHOWN(text, size) ct_shown(text, size, 60), text
+
 /* Calls `each` for the object at `object`, or, if its type is Sequence, for each object in its
- * array `list` (and in sequences within): how sequences of parts become one flat list. */
+ * array `list` (and in sequences within): how sequences of parts become one flat list. More than
+ * CT_PARTS_MAX are CT_ERR_LIMIT. */
+enum { CT_PARTS_MAX = 1000 };
 typedef ct_status (*ct_part_reader)(void *into, ct_scan object, ct_err *err);
 ct_status ct_fields_flatten(ct_scan object, const char *where, const char *list,
                             ct_part_reader each, void *into, ct_err *err) CT_CHECK;

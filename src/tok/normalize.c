@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "tok/fields.h"
+#include "tok/list.h"
 #include "tok/unicode.h"
 
 enum {
@@ -52,7 +53,7 @@ static ct_status read_step(void *into, ct_scan object, ct_err *err)
     ct_normalizer *normalizer = into;
     ct_scan v[N];
     ct_status st = CT_OK;
-    ct_normalizer_step *steps = realloc(normalizer->steps, (normalizer->count + 1) * sizeof *steps);
+    ct_normalizer_step *steps = ct_list_grow(normalizer->steps, normalizer->count, sizeof *steps);
     if (!steps) return ct_fail_memory(err, where, sizeof *steps);
     normalizer->steps = steps;
     ct_normalizer_step *step = &steps[normalizer->count++];
@@ -183,6 +184,7 @@ ct_status ct_normalizer_run(const ct_normalizer *normalizer, ct_aligned *text, c
                             ct_search *search, ct_err *err)
 {
     ct_status st = CT_OK;
+    text->max = spare->max = ct_growth_limit(text->size);
     for (size_t i = 0; i < normalizer->count && text->size > 0; i++) {
         const ct_normalizer_step *step = &normalizer->steps[i];
         spare->size = 0;
@@ -225,5 +227,6 @@ ct_status ct_normalizer_run(const ct_normalizer *normalizer, ct_aligned *text, c
         *spare = swap;
     }
 done:
+    text->max = spare->max = 0;
     return st;
 }

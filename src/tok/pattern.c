@@ -52,11 +52,12 @@ ct_status ct_pattern_new_string(const char *text, size_t size, const char *where
 /* ---- Oniguruma's syntax -------------------------------------------------------------------------
  */
 
+/* The first n bytes of `what`, which goes on or ends with a NUL, are named. */
 static ct_status differs(const char *where, const char *what, size_t n, ct_err *err)
 {
     return ct_fail(err, CT_ERR_UNSUPPORTED,
                    "%s: expected an expression that Oniguruma and PCRE2 read alike, got %.*s",
-                   where, (int)n, what);
+                   where, ct_shown(what, n + 1, n), what);
 }
 
 /* \w, and what Oniguruma takes for it outside of brackets only. */
@@ -209,8 +210,8 @@ ct_status ct_pattern_new_regex(const char *text, size_t size, const char *where,
     if (!pattern->code) {
         unsigned char message[120] = "";
         pcre2_get_error_message(code, message, sizeof message);
-        st = ct_fail(err, CT_ERR_FORMAT, "%s: expected a regular expression, got %.80s: %s", where,
-                     source.data ? source.data : "nothing", (const char *)message);
+        st = ct_fail(err, CT_ERR_FORMAT, "%s: expected a regular expression, got %.*s: %s", where,
+                     CT_SHOWN(source.data ? source.data : "", source.size), (const char *)message);
         goto done;
     }
     /* Without JIT the interpreter runs: slower, same matches. */

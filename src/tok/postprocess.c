@@ -2,8 +2,10 @@
 #include "tok/postprocess.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "tok/fields.h"
+#include "tok/list.h"
 
 static const char where[] = "post_processor";
 
@@ -31,7 +33,9 @@ static ct_status add_ids(ct_postprocessor *post, ct_scan entry, ct_err *err)
             return ct_fail(err, CT_ERR_VALUE,
                            "%s.special_tokens: expected ids of the vocabulary, got %lld", where,
                            (long long)id);
-        int32_t *ids = realloc(post->ids, (post->count + 1) * sizeof *ids);
+        if (post->count == CT_PARTS_MAX)
+            return ct_fail(err, CT_ERR_LIMIT, "%s: expected at most %d ids", where, CT_PARTS_MAX);
+        int32_t *ids = ct_list_grow(post->ids, post->count, sizeof *ids);
         if (!ids) return ct_fail_memory(err, where, (post->count + 1) * sizeof *ids);
         post->ids = ids;
         post->ids[post->count++] = (int32_t)id;
@@ -63,7 +67,8 @@ static ct_status add_special(ct_postprocessor *post, ct_scan piece, ct_scan spec
         }
     }
     st = ct_fail(err, CT_ERR_NOT_FOUND,
-                 "%s.single: expected a token of special_tokens, got \"%.60s\"", where, name);
+                 "%s.single: expected a token of special_tokens, got \"%.*s\"", where,
+                 CT_SHOWN(name, strlen(name)));
 done:
     free(name);
     return st;
@@ -92,7 +97,10 @@ static ct_status read_part(void *into, ct_scan object, ct_err *err)
     if (!v[SINGLE].at || ct_scan_peek(&v[SINGLE]) != '[')
         return ct_fail(err, CT_ERR_FORMAT, "%s.single: expected an array", where);
     v[SINGLE].at++;
-    while (ct_scan_next_element(&v[SINGLE], &first)) {
+    for (size_t n = 0; ct_scan_next_element(&v[SINGLE], &first); n++) {
+        if (n == CT_PARTS_MAX)
+            return ct_fail(err, CT_ERR_LIMIT, "%s.single: expected at most %d pieces", where,
+                           CT_PARTS_MAX);
         CT_TRY(ct_fields_read(v[SINGLE], "post_processor.single", pieces, 2, piece, err));
         if (piece[0].at) CT_TRY(add_special(post, piece[0], v[SPECIALS], err));
         else {

@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "tok/fields.h"
+#include "tok/list.h"
 #include "tok/normalize.h"
 #include "tok/unicode.h"
 
@@ -74,8 +75,8 @@ static ct_status read_choice(ct_scan value, const char *where, const char *name,
         }
         CT_TRY(ct_buf_addf(&known, err, "%s%s", i ? ", " : "", names[i]));
     }
-    st = ct_fail(err, CT_ERR_UNSUPPORTED, "%s.%s: expected one of %s, got \"%.60s\"", where, name,
-                 known.data, text);
+    st = ct_fail(err, CT_ERR_UNSUPPORTED, "%s.%s: expected one of %s, got \"%.*s\"", where, name,
+                 known.data, CT_SHOWN(text, strlen(text)));
 done:
     free(text);
     ct_buf_clear(&known);
@@ -101,8 +102,8 @@ ct_status ct_metaspace_read(ct_metaspace *metaspace, ct_scan object, const char 
     CT_TRY(read_choice(v[SCHEME], where, names[SCHEME], schemes, 3, &scheme, err));
     CT_TRY(ct_field_bool(v[SPLITS], where, names[SPLITS], &metaspace->split, err));
     if (size == 0 || ct_utf8_next(sign, size, &c) != size) {
-        st = ct_fail(err, CT_ERR_VALUE, "%s.replacement: expected one character, got \"%.60s\"",
-                     where, sign);
+        st = ct_fail(err, CT_ERR_VALUE, "%s.replacement: expected one character, got \"%.*s\"",
+                     where, CT_SHOWN(sign, size));
         goto done;
     }
     if (!prefix && scheme != CT_PREPEND_NEVER) {
@@ -132,7 +133,7 @@ static ct_status read_step(void *into, ct_scan object, ct_err *err)
     bool flag = true;
     size_t chosen = ISOLATED;
     ct_pretokenizer_step *steps =
-        realloc(pretokenizer->steps, (pretokenizer->count + 1) * sizeof *steps);
+        ct_list_grow(pretokenizer->steps, pretokenizer->count, sizeof *steps);
     if (!steps) return ct_fail_memory(err, where, sizeof *steps);
     pretokenizer->steps = steps;
     ct_pretokenizer_step *step = &steps[pretokenizer->count++];
@@ -345,6 +346,7 @@ ct_status ct_pretokenizer_run(const ct_pretokenizer *pretokenizer, const ct_alig
 {
     ct_status st = CT_OK;
     *out = in;
+    work->texts[0].max = work->texts[1].max = ct_growth_limit(to - from);
     work->words.count = 0;
     CT_TRY(add_word(&work->words, from, to, err));
     for (size_t i = 0; i < pretokenizer->count; i++) {

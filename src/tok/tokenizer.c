@@ -111,9 +111,9 @@ static ct_status read_special(const ct_tokenizer *t, ct_scan value, const char *
     CT_TRY(ct_field_text(value, where, name, text, &size, err));
     uint32_t token = ct_vocab_find(&t->bpe.vocab, *text, size);
     if (token == CT_NO_TOKEN) {
-        st =
-            ct_fail(err, CT_ERR_NOT_FOUND,
-                    "%s.%s: expected a token of tokenizer.json, got \"%.60s\"", where, name, *text);
+        st = ct_fail(err, CT_ERR_NOT_FOUND,
+                     "%s.%s: expected a token of tokenizer.json, got \"%.*s\"", where, name,
+                     CT_SHOWN(*text, size));
         goto done;
     }
     *id = t->bpe.vocab.tokens[token].id;

@@ -159,8 +159,8 @@ static ct_status index_texts(ct_vocab *vocab, ct_err *err)
             return ct_fail(
                 err, CT_ERR_VALUE,
                 "model.vocab: expected every token once, got \"%.*s\" with ids %d and %d",
-                token->size > 60 ? 60 : (int)token->size, text_of(vocab, i),
-                vocab->tokens[vocab->by_text[slot]].id, token->id);
+                CT_SHOWN(text_of(vocab, i), token->size), vocab->tokens[vocab->by_text[slot]].id,
+                token->id);
         vocab->by_text[slot] = i;
     }
     return CT_OK;
@@ -174,14 +174,13 @@ static ct_status read_model_vocab(ct_vocab *vocab, ct_scan list, ct_err *err)
     while (ct_scan_next_key(&list, &first, &key)) {
         int64_t id;
         ct_scan value = list;
-        int shown = key.size > 60 ? 60 : (int)key.size;
         if (!ct_scan_integer(&value, &id) || id > INT32_MAX) {
             ct_scan end = (ct_scan_peek(&list), list);
             ct_scan_skip(&end);
-            int n = (int)(end.at - list.at < 40 ? end.at - list.at : 40);
             return ct_fail(err, CT_ERR_VALUE,
                            "model.vocab: token \"%.*s\": expected an id from 0 to %d, got %.*s",
-                           shown, key.bytes, INT32_MAX, n, list.at);
+                           CT_SHOWN(key.bytes, key.size), INT32_MAX,
+                           CT_SHOWN(list.at, (size_t)(end.at - list.at)));
         }
         list = value;
         vocab->tokens[vocab->count++] = take_text(vocab, key, id, true);
@@ -218,7 +217,7 @@ static ct_status read_added(ct_vocab *vocab, ct_scan list, ct_err *err)
         if (id != expected)
             return ct_fail(
                 err, CT_ERR_VALUE, "added_tokens: \"%.*s\": expected id %lld (%s), got %lld",
-                token.size > 60 ? 60 : (int)token.size, bytes, (long long)expected,
+                CT_SHOWN(bytes, token.size), (long long)expected,
                 known == CT_NO_TOKEN ? "the next after the vocabulary" : "as in the vocabulary",
                 (long long)id);
         if (known == CT_NO_TOKEN) {
@@ -281,8 +280,8 @@ ct_status ct_vocab_read(ct_vocab *vocab, ct_scan model_vocab, ct_scan added, uin
             const ct_token *a = &vocab->tokens[i - 1], *b = &vocab->tokens[i];
             st = ct_fail(err, CT_ERR_VALUE,
                          "model.vocab: expected every id once, got %d for \"%.*s\" and \"%.*s\"",
-                         a->id, a->size > 60 ? 60 : (int)a->size, text_of(vocab, i - 1),
-                         b->size > 60 ? 60 : (int)b->size, text_of(vocab, i));
+                         a->id, CT_SHOWN(text_of(vocab, i - 1), a->size),
+                         CT_SHOWN(text_of(vocab, i), b->size));
             goto done;
         }
     CT_TRY(index_texts(vocab, err)); /* again: sorting moved the tokens, and some were added */
@@ -298,7 +297,7 @@ static ct_status bad_merge(ct_err *err, ct_status status, size_t rank, const cha
                            const char *text, size_t size)
 {
     return ct_fail(err, status, "model.merges: merge %zu: expected %s, got \"%.*s\"", rank, problem,
-                   size > 80 ? 80 : (int)size, text);
+                   CT_SHOWN(text, size));
 }
 
 /* The two parts of the merge at `scan` lie in `text`, one after the other; *left is the first's

@@ -74,6 +74,7 @@ static inline void made_add(ct_stats *stats, made_sweep s, ct_err *err)
                 c.study = s.study;
                 c.model = s.model;
                 c.heads = s.heads;
+                c.window = s.window;
                 if (k >= 0) c.metric = s.metric;
                 if (k >= 0) c.stages = s.stages;
                 c.weights_generation = s.weights_generation ? s.weights_generation : "keep";

@@ -86,7 +86,6 @@ static void check_all(const char *set, ct_stats *stats, const char *names)
     assert_ok(ct_stats_finish(stats, &err));
     assert_ok(ct_figures_plan(stats, CT_WANT_ALL, &figures, &n, &err));
     for (size_t i = 0; i < n; i++) {
-        if (strcmp(set, "two") == 0) figures[i].window = 2048;
         /* Of the single maps, which differ in their colours alone, two of each set are enough. */
         singles += figures[i].single;
         size_t used = strlen(got);

@@ -213,6 +213,7 @@ static ct_cell cell_of(int i)
         .model = "m",
         .family = "griffin",
         .heads = 8,
+        .window = 2049,
         .length = 250 + i,
         .depth = i % 101,
         .keep_heads = 3,

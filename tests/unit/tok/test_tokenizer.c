@@ -641,10 +641,10 @@ static void memory_stays_below_16_times_the_file(void **state)
          "{\"content\":\"#\",\"id\":#}", "]}", 8 << 20, true},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":\"Sequence\","
          "\"normalizers\":[",
-         "{\"type\":\"NFC\"}", "]}}", 1 << 20, true},
+         "{\"type\":\"NFC\"}", "]}}", 8 << 20, false},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"decoder\":{\"type\":\"Sequence\","
          "\"decoders\":[",
-         "{\"type\":\"Fuse\"}", "]}}", 1 << 20, true},
+         "{\"type\":\"Fuse\"}", "]}}", 8 << 20, false},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"x\":[", "[]", "]}", 1 << 20, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -656,6 +656,44 @@ static void memory_stays_below_16_times_the_file(void **state)
         expect_within_memory(json.data, cases[i].opens);
         ct_buf_clear(&json);
     }
+}
+
+#define DOUBLE                                                                                     \
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aaaaaaaaaaaaaaaa\"}"
+#define EIGHT(x) x "," x "," x "," x "," x "," x "," x "," x
+
+static void a_short_file_cannot_multiply_a_text_without_end(void **state)
+{
+    (void)state;
+    static const char normalizer[] = "{\"type\":\"Sequence\",\"normalizers\":[" EIGHT(DOUBLE) "]}";
+    static const char decoder[] = "{\"type\":\"Sequence\",\"decoders\":[" EIGHT(DOUBLE) "]}";
+    static const char bytes[] = "{\"type\":\"ByteLevel\",\"use_regex\":false}";
+    ct_err err = {0};
+    int32_t *ids, id = 0;
+    char *text, pre[512];
+    size_t count, size;
+    expect_text(
+        "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":\"Sequence\","
+        "\"normalizers\":[" EIGHT(DOUBLE) "]},\"added_tokens\":[{\"id\":1,\"content\":\"aaa\","
+                                          "\"normalized\":true}]}",
+        CT_ERR_LIMIT,
+        "t: text: expected at most 4288 bytes after normalization: does a step of "
+        "tokenizer.json multiply it?");
+    ct_tokenizer *t = open_parts((parts){.normalizer = normalizer, .decoder = decoder});
+    assert_fails(ct_tokenizer_encode(t, "a", 1, true, &ids, &count, &err), CT_ERR_LIMIT,
+                 "text: expected at most 4160 bytes after normalization");
+    assert_fails(ct_tokenizer_decode(t, &id, 1, true, &text, &size, &err), CT_ERR_LIMIT,
+                 "decoding: expected at most 4160 bytes");
+    ct_tokenizer_close(t);
+    snprintf(pre, sizeof pre, "{\"type\":\"Sequence\",\"pretokenizers\":[%s,%s,%s,%s,%s,%s,%s]}",
+             bytes, bytes, bytes, bytes, bytes, bytes, bytes);
+    t = open_parts((parts){.pre = pre});
+    char *spaces = malloc(100000);
+    memset(spaces, '\n', 100000);
+    assert_fails(ct_tokenizer_encode(t, spaces, 100000, true, &ids, &count, &err), CT_ERR_LIMIT,
+                 "text: expected at most 6404096 bytes after normalization");
+    free(spaces);
+    ct_tokenizer_close(t);
 }
 
 static const parts everything = {
@@ -762,6 +800,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_folder_without_tokenizer_json_is_not_found, temp_begin,
                                         temp_end),
         cmocka_unit_test(memory_stays_below_16_times_the_file),
+        cmocka_unit_test(a_short_file_cannot_multiply_a_text_without_end),
         cmocka_unit_test(the_nth_allocation_may_fail_for_every_n),
         cmocka_unit_test(bytes_changed_at_random_never_break_anything),
     };
