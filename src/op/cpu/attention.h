@@ -129,7 +129,7 @@ CT_INLINE void softmax_block(pair_sums *sums, float *score, float *value, int64_
         t = v_fma(e, below, t);
         z = v_fma(e, e, z);
         if (edit.mode != CT_WEIGHTS_KEEP) {
-            vi marked = v_mask((uint32_t)((edit.marked & seen) >> i * VL));
+            vi marked = v_mask((uint32_t)(edit.marked >> i * VL));
             vf kept = v_keep(marked, e);
             in = in + kept;
             if (edit.mode == CT_WEIGHTS_ONLY) e = kept;
