@@ -52,8 +52,7 @@ static void chart_clear(ct_chart *c)
     free(c->panel_of);
 }
 
-/* ---- what is shown ----------------------------------------------------------------------------
- */
+/* ---- what is shown --------------------------------------------------------------------------- */
 
 static ct_status entry_find(ct_chart *c, const ct_stats_version *v, unsigned mask, size_t *out,
                             ct_err *err)
@@ -128,8 +127,7 @@ static ct_dash entry_dash(const ct_entry *e)
     return e->reference ? CT_DASH_DOT : (ct_dash)(e->mark % CT_DASH_COUNT);
 }
 
-/* ---- legend -----------------------------------------------------------------------------------
- */
+/* ---- legend ---------------------------------------------------------------------------------- */
 
 static ct_status legend_text(const ct_entry *e, ct_buf *out, ct_err *err)
 {
@@ -175,8 +173,7 @@ done:
     return st;
 }
 
-/* ---- panel ------------------------------------------------------------------------------------
- */
+/* ---- panel ----------------------------------------------------------------------------------- */
 
 /* Room between the frame and the data, so that markers at 0 and 100 % are whole. */
 enum { INSET_X = 8, INSET_Y = 5 };
@@ -312,8 +309,7 @@ static void series_draw(ct_canvas *canvas, const ct_chart *c, const ct_series *s
                              ink.rgb);
 }
 
-/* ---- labels beside the lines ------------------------------------------------------------------
- */
+/* ---- labels beside the lines ----------------------------------------------------------------- */
 
 /* Distance between a box and the upright line from (x, high) down to (x, low). */
 static double upright_distance(double x, double high, double low, ct_box b)
@@ -404,8 +400,7 @@ static void direct_labels(ct_canvas *canvas, const ct_chart *c)
                        c->entries[c->series[s].style].label);
 }
 
-/* ---- the figure -------------------------------------------------------------------------------
- */
+/* ---- the figure ------------------------------------------------------------------------------ */
 
 static ct_status panel_draw(ct_canvas *canvas, ct_chart *c, size_t panel, bool with_y, ct_err *err)
 {
@@ -482,8 +477,7 @@ done:
     return st;
 }
 
-/* ---- rows -------------------------------------------------------------------------------------
- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 static ct_status row_draw(ct_canvas *canvas, ct_chart *c, const ct_stats_version *v,
                           const char *label, double y, double label_width, ct_err *err)
