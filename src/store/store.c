@@ -394,7 +394,7 @@ ct_status ct_store_provenance(ct_store *store, ct_provenance *out, ct_err *err)
 /* The columns that bind_cell and read_cell go through, in this order; prompt is apart, since its
  * text lies in another table. */
 #define COLUMNS                                                                                    \
-    "key,study,model,family,heads,window,length,depth,keep_heads,metric,seed,stages,"                     \
+    "key,study,model,family,heads,window,length,depth,keep_heads,metric,seed,stages,"              \
     "weights_generation,weights_prefill,template,read_twice,semantics,scoring,prompt_ids_hash,"    \
     "prompt_tokens,needle_begin,needle_end,needle_token_begin,needle_token_end,status,error,ids,"  \
     "text,score,max_score,rows_prefill,rows_generation,head_rows_prefill,"                         \
