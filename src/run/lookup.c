@@ -26,7 +26,7 @@ ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char
         st = CT_ERR_MEMORY;
         goto done;
     }
-    const char *const roots[] = {model_root, study->dir, ".", beside, CT_DATA_DIR "/models"};
+    const char *const roots[] = {model_root, study->dir, ".", "models", beside, CT_DATA_DIR "/models"};
     bool absolute = study->model[0] == '/';
     for (size_t i = 0; i < (absolute ? 1 : sizeof roots / sizeof *roots); i++) {
         if (!absolute && (!roots[i] || !*roots[i])) continue;
