@@ -1,7 +1,7 @@
 /* op.h - the operations table: every computation of a forward pass, behind function pointers.
  *
  * Owns the shapes and the meaning of each operation. Knows dimensions, no model names. A backend
- * (ref: scalar f32 loops that follow the equations; cpu: oneDNN and own kernels; later cuda) is one
+ * (ref: scalar loops that follow the equations; cpu: vector kernels; later cuda) is one
  * ct_ops table. Tensors are dense, row-major; activations are f32. Kernels never allocate: scratch
  * comes from ct_ops.scratch_bytes through ct_op_ctx. An operation that a backend lacks is NULL, and
  * opening a model on it fails with the operation's name.
@@ -33,7 +33,7 @@ uint16_t ct_f32_to_bf16(float x);
 uint16_t ct_f32_to_f16(float x);
 
 /* How matrix products are computed. F32: activations and weights as f32 (bf16 and f16 weights are
- * widened a panel at a time). BF16: activations rounded to bf16, f32 accumulation. */
+ * widened, exactly). BF16: activations, and weights that are not, rounded to bf16; f32 sums. */
 typedef enum ct_compute { CT_COMPUTE_AUTO, CT_COMPUTE_F32, CT_COMPUTE_BF16 } ct_compute;
 
 /* A weight matrix [rows = out, cols = in] in its stored type; borrowed, usually from a mapped file.
@@ -89,8 +89,8 @@ typedef struct ct_ops {
     const char *(*class_name)(void);
     /* What AUTO means for weights stored as dtype on this machine. */
     ct_compute (*choose_compute)(ct_dtype stored);
-    /* Scratch that any call needs for T tokens and matrices up to rows x cols, heads H of size D.
-     */
+    /* Scratch that any call needs for T tokens and matrices up to rows x cols, heads H of size D,
+     * with as many threads as OpenMP now has; with more later, calls use no more than these. */
     size_t (*scratch_bytes)(int64_t tokens, int64_t max_rows, int64_t max_cols, int64_t heads,
                             int64_t head_dim);
 
@@ -101,7 +101,7 @@ typedef struct ct_ops {
                         ct_err *err) CT_CHECK;
     /* y[T,N] = block-diagonal product: y[t, b*n+j] = sum_i x[t, b*n+i] w[b,i,j] + bias[b*n+j];
      * w is [blocks, n, n], IN before OUT (RecurrentGemma's gates). w.rows = blocks*n, w.cols = n.
-     */
+     * Always in f32: the gates decide how long a state lives. */
     ct_status (*block_matmul)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                               const ct_matrix *w, int64_t blocks, const float *bias,
                               ct_err *err) CT_CHECK;
@@ -149,7 +149,11 @@ typedef struct ct_ops {
 
 /* The scalar reference: the oracle of every other backend. */
 const ct_ops *ct_ops_ref(void);
-/* oneDNN and own vector kernels (AVX2 or AVX-512, chosen at run time). */
+/* Vector kernels, chosen at run time for what the machine has: class "cpu-generic", "cpu-avx2",
+ * "cpu-avx512", or "cpu-amx" (the same with bf16 products on the tile unit). The environment
+ * variable CORTADO_MAX_ISA (generic, avx2, avx512, amx) names a lesser one; others are ignored. A
+ * row's results have the same bits in any batch and with any number of threads; classes differ in
+ * bits. */
 const ct_ops *ct_ops_cpu(void);
 
 #endif

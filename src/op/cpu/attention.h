@@ -100,6 +100,7 @@ CT_INLINE void softmax_block(pair_sums *sums, float *score, float *value, int64_
     enum { N = CT_KV_BLOCK / VL };
     vf s[N], high = v_set1(-FLT_MAX);
     bool whole = seen == UINT64_MAX;
+    CT_UNROLL
     for (int i = 0; i < N; i++) {
         s[i] = v_load(score + i * VL);
         /* A masked score becomes the old maximum: it cannot raise it, nor overflow below. */
@@ -110,7 +111,7 @@ CT_INLINE void softmax_block(pair_sums *sums, float *score, float *value, int64_
     float m = block_max > old ? block_max : old;
     if (m > old) {
         float grown = old - m > -200 ? old - m : -200; /* 2^-200 is 0 already */
-        vf a = v_exp2(v_set1(grown));
+        vf a = v_exp2_falling(v_set1(grown));
         sums->t = a * v_fma(v_set1(grown), sums->l, sums->t);
         sums->l = a * sums->l;
         sums->z = a * a * sums->z;
@@ -120,14 +121,15 @@ CT_INLINE void softmax_block(pair_sums *sums, float *score, float *value, int64_
             for (int64_t d = 0; d < value_width; d += VL) v_store(value + d, v_load(value + d) * a);
     }
     vf l = v_set1(0), t = v_set1(0), z = v_set1(0), in = v_set1(0);
+    CT_UNROLL
     for (int i = 0; i < N; i++) {
-        vf below = s[i] - m, e = v_exp2(below);
+        vf below = s[i] - m, e = v_exp2_falling(below);
         if (!whole) e = v_keep(v_mask((uint32_t)(seen >> i * VL)), e);
         l = l + e;
         t = v_fma(e, below, t);
         z = v_fma(e, e, z);
         if (edit.mode != CT_WEIGHTS_KEEP) {
-            vi marked = v_mask((uint32_t)((edit.marked & seen) >> i * VL));
+            vi marked = v_mask((uint32_t)(edit.marked >> i * VL));
             vf kept = v_keep(marked, e);
             in = in + kept;
             if (edit.mode == CT_WEIGHTS_ONLY) e = kept;
@@ -198,8 +200,11 @@ static void attend_block(const attn_tile *tile, int64_t block)
         visible(tile, p / tile->heads, block, &begin, &end);
         if (begin == end) continue;
         uint64_t seen = UINT64_MAX >> (CT_KV_BLOCK - end) & UINT64_MAX << begin;
-        softmax_block(&tile->sums[p], tile->score + p * CT_KV_BLOCK, tile->value + p * width, width,
-                      seen, edit);
+        pair_sums *sums = &tile->sums[p];
+        float *score = tile->score + p * CT_KV_BLOCK, *value = tile->value + p * width;
+        if (seen == UINT64_MAX && row->edit == CT_WEIGHTS_KEEP) /* the usual case, without masks */
+            softmax_block(sums, score, value, width, UINT64_MAX, (edit_bits){CT_WEIGHTS_KEEP, 0});
+        else softmax_block(sums, score, value, width, seen, edit);
     }
     if (row->edit == CT_WEIGHTS_NULL) return;
     const float *v = row->v[block] + tile->kv_head * dim;

@@ -2,6 +2,8 @@
 #include "op/cpu/cpu.h"
 
 #include <omp.h>
+#include <stdlib.h>
+#include <string.h>
 
 size_t ct_attn_scratch_floats(int64_t head_dim)
 {
@@ -44,5 +46,9 @@ int ct_ops_cpu_all(const ct_ops *out[4])
 const ct_ops *ct_ops_cpu(void)
 {
     const ct_ops *all[4];
-    return all[ct_ops_cpu_all(all) - 1];
+    int count = ct_ops_cpu_all(all);
+    const char *limit = getenv("CORTADO_MAX_ISA");
+    for (int i = 0; limit && i < count; i++)
+        if (strcmp(all[i]->class_name() + strlen("cpu-"), limit) == 0) return all[i];
+    return all[count - 1];
 }

@@ -112,7 +112,7 @@ static void rms_norm(float *y, const float *x, int64_t tokens, int64_t width, co
     }
 }
 
-/* Scans are cut into tasks of CT_CHANNELS channels of one row: task i is row i / per_row. */
+/* Scans are cut into tasks of CT_CHANNELS channels: `per_row` tasks for the width. */
 CT_INLINE int64_t channel_tasks(int64_t width)
 {
     return (width + CT_CHANNELS - 1) / CT_CHANNELS;
@@ -125,16 +125,12 @@ CT_INLINE int64_t all_tokens(const ct_seg *segs, int64_t n_segs)
     return tokens;
 }
 
-/* Channels [first, first + channels) of one row. */
-CT_INLINE void conv1d_task(float *y, const float *x, int64_t width, int64_t taps, const float *w,
-                           const float *bias, const ct_seg *seg, float *state, int64_t first,
-                           int64_t channels)
+/* Channels [first, first + channels) of one row; by_tap[k][j]: their weights, side by side. */
+CT_INLINE void conv1d_row(float *y, const float *x, int64_t width, int64_t taps,
+                          float by_tap[][CT_CHANNELS], const float *bias, const ct_seg *seg,
+                          float *state, int64_t first, int64_t channels)
 {
     int64_t kept = taps - 1, base = seg->first * width;
-    float by_tap[CT_TAPS_MAX][CT_CHANNELS]; /* the weights, channels side by side */
-    for (int64_t k = 0; k < taps; k++)
-        for (int64_t j = 0; j < channels; j++) by_tap[k][j] = w[(first + j) * taps + k];
-
     for (int64_t t = 0; t < seg->count; t++)
         for (int64_t j = 0; j < channels; j += VL) {
             int64_t n = min_i64(VL, channels - j);
@@ -161,12 +157,18 @@ static void conv1d(float *y, const float *x, int64_t width, int64_t taps, const 
         ct_ref_conv1d(y, x, width, taps, w, bias, segs, state, n_segs);
         return;
     }
-    int64_t per_row = channel_tasks(width), work = all_tokens(segs, n_segs) * width;
+    enum { ROWS = 8 }; /* of a task: the weights are turned once for all */
+    int64_t per_row = channel_tasks(width), groups = (n_segs + ROWS - 1) / ROWS;
+    int64_t work = all_tokens(segs, n_segs) * width;
 #pragma omp parallel for schedule(static) if (work >= CT_PARALLEL)
-    for (int64_t task = 0; task < n_segs * per_row; task++) {
-        int64_t s = task / per_row, first = task % per_row * CT_CHANNELS;
-        conv1d_task(y, x, width, taps, w, bias, &segs[s], state[s], first,
-                    min_i64(CT_CHANNELS, width - first));
+    for (int64_t task = 0; task < groups * per_row; task++) {
+        int64_t first = task % per_row * CT_CHANNELS, row = task / per_row * ROWS;
+        int64_t channels = min_i64(CT_CHANNELS, width - first);
+        float by_tap[CT_TAPS_MAX][CT_CHANNELS];
+        for (int64_t k = 0; k < taps; k++)
+            for (int64_t j = 0; j < channels; j++) by_tap[k][j] = w[(first + j) * taps + k];
+        for (int64_t s = row; s < min_i64(row + ROWS, n_segs); s++)
+            conv1d_row(y, x, width, taps, by_tap, bias, &segs[s], state[s], first, channels);
     }
 }
 

@@ -71,6 +71,19 @@ typedef struct product {
     int64_t row, rows, column, columns;
 } product;
 
+/* What the sums are added to: bias, and what y held. */
+static void start_rows(const product *p, int64_t first, int64_t rows)
+{
+    int64_t width = p->w->rows;
+    for (int64_t m = first; m < first + rows; m++)
+        for (int64_t n = p->column; n < p->column + p->columns; n += VL) {
+            int64_t count = min_i64(VL, p->column + p->columns - n);
+            vf v = p->accumulate ? v_load_part(p->y + m * width + n, count) : v_set1(0);
+            if (p->bias) v = v_load_part(p->bias + n, count) + v;
+            v_store_part(p->y + m * width + n, v, count);
+        }
+}
+
 static void product_task(const product *p, float *panels)
 {
     const ct_matrix *w = p->w;
@@ -86,10 +99,7 @@ static void product_task(const product *p, float *panels)
         }
         for (int64_t m = p->row; m < p->row + p->rows; m += CT_ROWS_OF_TILE) {
             int64_t rows = min_i64(CT_ROWS_OF_TILE, p->row + p->rows - m);
-            for (int64_t i = m; k == 0 && i < m + rows; i++)
-                for (int64_t n = p->column; n < end; n++)
-                    p->y[i * w->rows + n] =
-                        (p->bias ? p->bias[n] : 0) + (p->accumulate ? p->y[i * w->rows + n] : 0);
+            if (k == 0) start_rows(p, m, rows);
             for (int64_t n = p->column, i = 0; n < end; n += CT_COLUMNS, i++)
                 add_panel(p->y + m * w->rows + n, w->rows, p->x + m * w->cols + k, w->cols, rows,
                           panels + i * CT_DEPTH * CT_COLUMNS, min_i64(CT_COLUMNS, end - n), depth);
