@@ -19,8 +19,7 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default) /* what a header here declares is exported */
 
-/* ---- tokenizer ----------------------------------------------------------------------------------
- */
+/* ---- tokenizer ------------------------------------------------------------------------------- */
 
 typedef struct ct_tokenizer ct_tokenizer;
 
@@ -49,8 +48,7 @@ int32_t ct_tokenizer_eos(const ct_tokenizer *tokenizer);
 /* XXH3-128 of tokenizer.json's bytes, 32 hex digits. */
 const char *ct_tokenizer_hash(const ct_tokenizer *tokenizer);
 
-/* ---- model --------------------------------------------------------------------------------------
- */
+/* ---- model ----------------------------------------------------------------------------------- */
 
 typedef struct ct_model ct_model;
 
@@ -87,8 +85,7 @@ ct_status ct_model_open(const char *dir, const ct_model_options *options, ct_mod
 void ct_model_close(ct_model *model);
 const ct_model_info *ct_model_get_info(const ct_model *model);
 
-/* ---- sequences and steps ------------------------------------------------------------------------
- */
+/* ---- sequences and steps --------------------------------------------------------------------- */
 
 typedef struct ct_sequence ct_sequence;
 
@@ -127,8 +124,7 @@ typedef struct ct_row {
  * binary under binary_mean: per_layer in prefill (the whole prompt in one row, from position 0). */
 ct_status ct_step(ct_session *session, ct_row *rows, size_t n_rows, ct_err *err) CT_CHECK;
 
-/* ---- generation ---------------------------------------------------------------------------------
- */
+/* ---- generation ------------------------------------------------------------------------------ */
 
 typedef struct ct_sampling {
     float temperature; /* 0: greedy (first maximum) */

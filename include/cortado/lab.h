@@ -23,8 +23,7 @@ extern "C" {
 /* Takes text that a function below produces, piece by piece; a status other than CT_OK ends it. */
 typedef ct_status (*ct_write_fn)(void *user, const char *bytes, size_t size, ct_err *err);
 
-/* ---- studies ------------------------------------------------------------------------------------
- */
+/* ---- studies --------------------------------------------------------------------------------- */
 
 typedef struct ct_study ct_study;
 
@@ -40,8 +39,7 @@ const char *ct_study_name(const ct_study *study);
 ct_status ct_study_describe(const ct_study *study, ct_write_fn write, void *user,
                             ct_err *err) CT_CHECK;
 
-/* ---- runs ---------------------------------------------------------------------------------------
- */
+/* ---- runs ------------------------------------------------------------------------------------ */
 
 typedef struct ct_run_progress {
     int64_t cells_done;  /* finished: now and in earlier executions, failed ones included */
@@ -87,8 +85,7 @@ typedef struct ct_run_result {
 ct_status ct_run_study(const ct_study *study, const ct_run_options *options, ct_run_result *result,
                        ct_err *err) CT_CHECK;
 
-/* ---- outcomes -----------------------------------------------------------------------------------
- */
+/* ---- outcomes -------------------------------------------------------------------------------- */
 
 typedef enum ct_export_format { CT_EXPORT_CSV, CT_EXPORT_JSONL } ct_export_format;
 

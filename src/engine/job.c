@@ -40,8 +40,7 @@ struct ct_job {
     ct_err failure; /* what ended this job alone, or CT_OK */
 };
 
-/* ---- stages -------------------------------------------------------------------------------------
- */
+/* ---- stages ---------------------------------------------------------------------------------- */
 
 /* Prompt tokens before generation begins. */
 static int64_t prefill_count(const ct_generate_request *r)
@@ -69,8 +68,7 @@ static bool stage_has_rows(const ct_generate_request *r, ct_stage stage)
     return stage == CT_STAGE_GENERATION && (at_last || r->max_new_tokens > 1);
 }
 
-/* ---- checks -------------------------------------------------------------------------------------
- */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 static ct_status check_ids(const ct_model *model, const int32_t *ids, size_t count,
                            const char *what, ct_err *err)
@@ -133,8 +131,7 @@ bool ct_request_same_prefill(const ct_generate_request *a, const ct_generate_req
            memcmp(a->prompt, b->prompt, a->prompt_count * sizeof *a->prompt) == 0;
 }
 
-/* ---- jobs ---------------------------------------------------------------------------------------
- */
+/* ---- jobs ------------------------------------------------------------------------------------ */
 
 static size_t heads_per_step(const ct_model *model)
 {
@@ -251,8 +248,7 @@ done:
     return st;
 }
 
-/* ---- steps --------------------------------------------------------------------------------------
- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 /* The job's next row of a step. Without a cache the sequence is begun anew. */
 static ct_status next_row(ct_job *job, ct_row *row, ct_err *err)
@@ -341,8 +337,7 @@ done:
     return st;
 }
 
-/* ---- outcomes -----------------------------------------------------------------------------------
- */
+/* ---- outcomes -------------------------------------------------------------------------------- */
 
 ct_job_state ct_job_get_state(const ct_job *job)
 {

@@ -12,8 +12,7 @@
 
 #include "base/buf.h"
 
-/* ---- bytes to tree ------------------------------------------------------------------------------
- */
+/* ---- bytes to tree --------------------------------------------------------------------------- */
 
 static void free_nodes(ct_yaml_node *node)
 {
@@ -242,8 +241,7 @@ done:
     return st;
 }
 
-/* ---- reading the tree ---------------------------------------------------------------------------
- */
+/* ---- reading the tree ------------------------------------------------------------------------ */
 
 /* At most `max` bytes of text, ending at a character; for printf's %.*s. */
 static int cut(const char *text, size_t max)

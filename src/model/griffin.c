@@ -26,8 +26,7 @@ static float embed_scale(int64_t width)
     return scale;
 }
 
-/* ---- layer pattern ----------------------------------------------------------------------------
- */
+/* ---- layer pattern --------------------------------------------------------------------------- */
 
 /* One spelling of the pattern. A repeating list (block_types, _block_types) or one entry a layer
  * (layer_types, as transformers 5 names them). */
@@ -93,8 +92,7 @@ static ct_status configure_pattern(const json_t *config, int64_t layers, bool *a
     return CT_OK;
 }
 
-/* ---- config.json --------------------------------------------------------------------------------
- */
+/* ---- config.json ----------------------------------------------------------------------------- */
 
 static ct_status configure_divides(int64_t whole, const char *whole_key, int64_t part,
                                    const char *part_key, const char *where, ct_err *err)
@@ -227,8 +225,7 @@ done:
     return st;
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------
- */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
 /* Adds model.layers.<layer>.<name>; shape has 1 to 3 entries, the rest 0. */
 static ct_status add(ct_tensor_list *list, const ct_layer *layer, const char *name,

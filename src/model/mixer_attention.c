@@ -80,8 +80,7 @@ static void point_at_blocks(const ct_layer *layer, ct_pass *pass)
     }
 }
 
-/* ---- binary_mean: per_layer ---------------------------------------------------------------------
- */
+/* ---- binary_mean: per_layer ------------------------------------------------------------------ */
 
 /* Writes mean * (sum of the values at marked positions begin .. end-1) to every head of every token
  * of the run. Each kv head serves heads_per_group heads. */
@@ -142,8 +141,7 @@ static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const c
     return CT_OK;
 }
 
-/* ---- heads
- * ---------------------------------------------------------------------------------------- */
+/* ---- heads ----------------------------------------------------------------------------------- */
 
 /* Chooses the heads of every token from the scores of its own metric, and zeroes the others. */
 static void select_heads(const ct_layer *layer, ct_pass *pass, const float *entropy,

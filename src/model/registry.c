@@ -17,8 +17,7 @@
 static const ct_arch *const archs[] = {&ct_arch_griffin};
 enum { N_ARCHS = sizeof archs / sizeof *archs };
 
-/* ---- memory -------------------------------------------------------------------------------------
- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static ct_status own(ct_model *model, void *memory, ct_err *err)
 {
@@ -70,8 +69,7 @@ ct_tensor_spec *ct_tensor_list_add(ct_tensor_list *list, ct_err *err, int rank,
     return spec;
 }
 
-/* ---- choosing -----------------------------------------------------------------------------------
- */
+/* ---- choosing -------------------------------------------------------------------------------- */
 
 /* The architecture named by `architectures` or, where that is absent, by `model_type`. */
 static ct_status choose_arch(const json_t *config, const char *where, const ct_arch **out,
@@ -140,8 +138,7 @@ ct_status ct_model_check_ops(const ct_model *model, ct_err *err)
     return st;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------
- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err *err)
 {

@@ -42,8 +42,7 @@ struct ct_session {
     size_t done_capacity;
 };
 
-/* ---- memory -------------------------------------------------------------------------------------
- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 size_t ct_pass_round(size_t floats)
 {
@@ -144,8 +143,7 @@ static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
     return CT_OK;
 }
 
-/* ---- checks -------------------------------------------------------------------------------------
- */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 static ct_status check_row(const ct_session *session, const ct_row *row, size_t index, ct_err *err)
 {
@@ -186,8 +184,7 @@ static ct_status check_row(const ct_session *session, const ct_row *row, size_t 
     return ct_intervention_check(row->intervention, info->heads, INT32_MAX, err);
 }
 
-/* ---- packing ------------------------------------------------------------------------------------
- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
 /* How many tokens of the row go into a pass that has room for `room`; 0: none. A pass that holds
  * nothing yet always takes some. */
@@ -298,8 +295,7 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
     return CT_OK;
 }
 
-/* ---- logits -------------------------------------------------------------------------------------
- */
+/* ---- logits ---------------------------------------------------------------------------------- */
 
 /* Logits of n <= LOGITS_TOKENS rows of x, given by index, to out[i] (each [V]). */
 static ct_status compute_logits(ct_pass *pass, const float *x, const int64_t *tokens,
@@ -349,8 +345,7 @@ static ct_status wanted_logits(const ct_session *s, ct_pass *pass, const float *
     return st;
 }
 
-/* ---- the pass -----------------------------------------------------------------------------------
- */
+/* ---- the pass -------------------------------------------------------------------------------- */
 
 static ct_status run_layers(ct_pass *pass, float *x, float *normed, ct_err *err)
 {

@@ -52,8 +52,7 @@ static void chart_clear(ct_chart *c)
     free(c->panel_of);
 }
 
-/* ---- what is shown ----------------------------------------------------------------------------
- */
+/* ---- what is shown --------------------------------------------------------------------------- */
 
 static ct_status entry_find(ct_chart *c, const ct_stats_version *v, unsigned mask, size_t *out,
                             ct_err *err)
@@ -128,8 +127,7 @@ static ct_dash entry_dash(const ct_entry *e)
     return e->reference ? CT_DASH_DOT : (ct_dash)(e->mark % CT_DASH_COUNT);
 }
 
-/* ---- legend -----------------------------------------------------------------------------------
- */
+/* ---- legend ---------------------------------------------------------------------------------- */
 
 static ct_status legend_text(const ct_entry *e, ct_buf *out, ct_err *err)
 {
@@ -175,8 +173,7 @@ done:
     return st;
 }
 
-/* ---- panel ------------------------------------------------------------------------------------
- */
+/* ---- panel ----------------------------------------------------------------------------------- */
 
 /* Room between the frame and the data, so that markers at 0 and 100 % are whole. */
 enum { INSET_X = 8, INSET_Y = 5 };
@@ -288,7 +285,8 @@ static ct_status interval_draw(ct_canvas *canvas, const ct_chart *c, const ct_se
     return CT_OK;
 }
 
-static void series_draw(ct_canvas *canvas, const ct_chart *c, const ct_series *s)
+/* larger: how many steps its line and markers are above the common size. */
+static void series_draw(ct_canvas *canvas, const ct_chart *c, const ct_series *s, double larger)
 {
     const ct_stats_version *v = s->version;
     const ct_entry *e = &c->entries[s->style];
@@ -300,7 +298,7 @@ static void series_draw(ct_canvas *canvas, const ct_chart *c, const ct_series *s
         return;
     }
     for (size_t begin = 0, end; end = segment(s, &begin), begin < v->n_points; begin = end)
-        ct_canvas_line(canvas, s->at + begin, end - begin, 1.4, entry_dash(e), ink);
+        ct_canvas_line(canvas, s->at + begin, end - begin, 1.4 + 1.4 * larger, entry_dash(e), ink);
     /* Markers that would touch are thinned out; where depends on the line, so that two lines on
      * top of each other show in turn. */
     double spacing =
@@ -308,12 +306,11 @@ static void series_draw(ct_canvas *canvas, const ct_chart *c, const ct_series *s
     size_t every = spacing >= 7 ? 1 : (size_t)ceil(9 / fmax(spacing, 0.1));
     for (size_t i = 0; i < v->n_points; i++)
         if (v->points[i].prompts && (i + e->mark * ((every + 1) / 2)) % every == 0)
-            ct_canvas_marker(canvas, (ct_marker)(e->mark % CT_MARKER_COUNT), s->at[i], 2.7,
-                             ink.rgb);
+            ct_canvas_marker(canvas, (ct_marker)(e->mark % CT_MARKER_COUNT), s->at[i],
+                             2.7 + 1.3 * larger, ink.rgb);
 }
 
-/* ---- labels beside the lines ------------------------------------------------------------------
- */
+/* ---- labels beside the lines ----------------------------------------------------------------- */
 
 /* Distance between a box and the upright line from (x, high) down to (x, low). */
 static double upright_distance(double x, double high, double low, ct_box b)
@@ -404,8 +401,7 @@ static void direct_labels(ct_canvas *canvas, const ct_chart *c)
                        c->entries[c->series[s].style].label);
 }
 
-/* ---- the figure -------------------------------------------------------------------------------
- */
+/* ---- the figure ------------------------------------------------------------------------------ */
 
 static ct_status panel_draw(ct_canvas *canvas, ct_chart *c, size_t panel, bool with_y, ct_err *err)
 {
@@ -438,9 +434,14 @@ static ct_status panel_draw(ct_canvas *canvas, ct_chart *c, size_t panel, bool w
                                y_of(c, s->version->points[p].accuracy)};
         if (!s->reference) CT_TRY(interval_draw(canvas, c, s, lines <= 3, err));
     }
-    /* The first version is drawn last and lies on top. */
+    /* The first version is drawn last and lies on top; those below it are a little larger, so that
+     * lines with the same values all show. */
+    size_t below = lines <= 3 ? lines : 0;
     for (size_t i = c->n_series; i-- > 0;)
-        if (c->panel_of[i] == panel) series_draw(canvas, c, &c->series[i]);
+        if (c->panel_of[i] == panel) {
+            if (below) below--;
+            series_draw(canvas, c, &c->series[i], (double)below);
+        }
     direct_labels(canvas, c);
 done:
     return st;
@@ -482,8 +483,7 @@ done:
     return st;
 }
 
-/* ---- rows -------------------------------------------------------------------------------------
- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 static ct_status row_draw(ct_canvas *canvas, ct_chart *c, const ct_stats_version *v,
                           const char *label, double y, double label_width, ct_err *err)

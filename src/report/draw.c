@@ -31,8 +31,7 @@ struct ct_fonts {
     PangoFontMap *map; /* its own: pango's default one is never freed and grows */
 };
 
-/* ---- fonts and canvas -------------------------------------------------------------------------
- */
+/* ---- fonts and canvas ------------------------------------------------------------------------ */
 
 ct_status ct_fonts_new(ct_fonts **out, ct_err *err)
 {
@@ -245,8 +244,7 @@ void ct_canvas_marker(ct_canvas *canvas, ct_marker marker, ct_xy at, double radi
     cairo_fill(canvas->cr);
 }
 
-/* ---- text -------------------------------------------------------------------------------------
- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 static void canvas_fail(ct_canvas *canvas, ct_status status)
 {
@@ -381,8 +379,7 @@ bool ct_box_meets(ct_box a, ct_box b)
            b.y < a.y + a.height;
 }
 
-/* ---- file forms -------------------------------------------------------------------------------
- */
+/* ---- file forms ------------------------------------------------------------------------------ */
 
 typedef struct ct_sink {
     ct_buf *out;
@@ -535,8 +532,7 @@ done:
     return st;
 }
 
-/* ---- SVG and XML text -------------------------------------------------------------------------
- */
+/* ---- SVG and XML text ------------------------------------------------------------------------ */
 
 ct_status ct_xml_escape(const char *text, bool one_line, ct_buf *out, ct_err *err)
 {

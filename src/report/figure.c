@@ -72,8 +72,7 @@ void ct_axis_labels(ct_canvas *canvas, const ct_text_style *style, const ct_xy *
     }
 }
 
-/* ---- plan -------------------------------------------------------------------------------------
- */
+/* ---- plan ------------------------------------------------------------------------------------ */
 
 static bool edits(const ct_stats_version *v)
 {
@@ -422,8 +421,7 @@ ct_status ct_figure_draw(ct_canvas *canvas, const void *figure, ct_err *err)
     }
 }
 
-/* ---- CSV --------------------------------------------------------------------------------------
- */
+/* ---- CSV ------------------------------------------------------------------------------------- */
 
 /* A field is always quoted if it is text from a study, so that commas and quotes survive. */
 static ct_status csv_text(ct_buf *out, const char *text, ct_err *err)

@@ -153,8 +153,7 @@ static void duration(ct_page *p, double ms)
     }
 }
 
-/* ---- tables -----------------------------------------------------------------------------------
- */
+/* ---- tables ---------------------------------------------------------------------------------- */
 
 static void point_cell(ct_page *p, const ct_point *point)
 {
@@ -313,8 +312,7 @@ static void failed_section(ct_page *p, const ct_stats *stats, unsigned mask)
     raw(p, "</section>\n");
 }
 
-/* ---- figures ----------------------------------------------------------------------------------
- */
+/* ---- figures --------------------------------------------------------------------------------- */
 
 static ct_status figure_add(ct_page *p, ct_fonts *fonts, const ct_figure *figure, size_t count)
 {
@@ -354,8 +352,7 @@ static void figures_section(ct_page *p, const ct_report_runs *runs)
     ct_fonts_free(fonts);
 }
 
-/* ---- where it comes from ----------------------------------------------------------------------
- */
+/* ---- where it comes from --------------------------------------------------------------------- */
 
 static void fact(ct_page *p, const char *name, const char *value)
 {
@@ -425,8 +422,7 @@ static void method_section(ct_page *p)
         "beginning of the context.</p>\n</section>\n");
 }
 
-/* ---- page -------------------------------------------------------------------------------------
- */
+/* ---- page ------------------------------------------------------------------------------------ */
 
 /* "a, b and c" of the different names that the versions have. */
 static void names(ct_page *p, const ct_report_runs *runs, bool models)

@@ -149,8 +149,7 @@ ct_status ct_stats_add(ct_stats *stats, const ct_cell *c, ct_err *err)
     return CT_OK;
 }
 
-/* ---- order ------------------------------------------------------------------------------------
- */
+/* ---- order ----------------------------------------------------------------------------------- */
 
 /* A name's place in the order in which the thesis speaks of it; unknown names last. */
 static size_t rank_of(const char *name, const char *const *names, size_t count)
@@ -248,8 +247,7 @@ static void drop_copies(ct_stats *stats)
     stats->n_cells = kept;
 }
 
-/* ---- numbers ----------------------------------------------------------------------------------
- */
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 static int compare_doubles(const void *left, const void *right)
 {
@@ -419,8 +417,7 @@ bool ct_stats_next_k(const ct_stats *stats, size_t begin, size_t end, int64_t af
     return found;
 }
 
-/* ---- retrieval maps ---------------------------------------------------------------------------
- */
+/* ---- retrieval maps -------------------------------------------------------------------------- */
 
 static size_t index_of(const int64_t *values, size_t n, int64_t value)
 {

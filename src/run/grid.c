@@ -220,8 +220,7 @@ done:
     return st;
 }
 
-/* ---- the grid in words --------------------------------------------------------------------------
- */
+/* ---- the grid in words ----------------------------------------------------------------------- */
 
 /* "250, 677, 1105" of the points' lengths or depths, each once. */
 static ct_status add_values(ct_buf *buf, const ct_grid *grid, bool depths, ct_err *err)

@@ -16,8 +16,7 @@
 #include "io/file.h"
 #include "run/work.h"
 
-/* ---- model, semantics, checks -------------------------------------------------------------------
- */
+/* ---- model, semantics, checks ---------------------------------------------------------------- */
 
 static ct_status open_model(ct_work *work, ct_err *err)
 {
@@ -68,8 +67,7 @@ static ct_status check_heads(const ct_work *work, ct_err *err)
     return CT_OK;
 }
 
-/* ---- prompts and keys ---------------------------------------------------------------------------
- */
+/* ---- prompts and keys ------------------------------------------------------------------------ */
 
 static ct_status build_prompt(ct_work *work, const ct_niah *niah, size_t point, ct_err *err)
 {
@@ -144,8 +142,7 @@ done:
     return st;
 }
 
-/* ---- what is left to do -------------------------------------------------------------------------
- */
+/* ---- what is left to do ---------------------------------------------------------------------- */
 
 typedef struct todo {
     ct_plan_item *items;
@@ -195,8 +192,7 @@ static bool same_prefill(void *user, const ct_plan_item *a, const ct_plan_item *
     return ct_request_same_prefill(&x, &y);
 }
 
-/* ---- store --------------------------------------------------------------------------------------
- */
+/* ---- store ----------------------------------------------------------------------------------- */
 
 static ct_status open_store(ct_work *work, const char *dir, ct_err *err)
 {
@@ -274,8 +270,7 @@ done:
     return st;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------
- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static void clear_work(ct_work *work)
 {

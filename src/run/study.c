@@ -19,8 +19,7 @@
 
 static const char *const figure_names[] = {"accuracy_by_heads", "retrieval_map"};
 
-/* ---- lists of numbers ---------------------------------------------------------------------------
- */
+/* ---- lists of numbers ------------------------------------------------------------------------ */
 
 int ct_compare_int64(const void *a, const void *b)
 {
@@ -123,8 +122,7 @@ done:
     return st;
 }
 
-/* ---- lists of words -----------------------------------------------------------------------------
- */
+/* ---- lists of words -------------------------------------------------------------------------- */
 
 /* Adds where the value stands to an error of a parser that does not know the file. */
 static ct_status at_line(const ct_yaml *y, int line, ct_status st, ct_err *err)
@@ -187,8 +185,7 @@ static ct_status parse_stages(const char *word, const char *what, void *out, ct_
     return st;
 }
 
-/* ---- the parts of a study -----------------------------------------------------------------------
- */
+/* ---- the parts of a study -------------------------------------------------------------------- */
 
 static ct_status read_name(ct_study *s, const ct_yaml_node *node, ct_err *err)
 {
@@ -468,8 +465,7 @@ done:
     return st;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------
- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 const ct_study_axis *ct_study_lengths(const ct_study *study, const ct_study_entry *entry)
 {

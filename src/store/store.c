@@ -36,8 +36,7 @@ struct ct_store {
     sqlite3_stmt *read_provenance;
 };
 
-/* ---- errors -------------------------------------------------------------------------------------
- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 static ct_status status_of(int code)
 {
@@ -123,8 +122,7 @@ static void rollback(const ct_store *store)
         (void)sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
 }
 
-/* ---- open and close -----------------------------------------------------------------------------
- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 /* True on file systems that several machines share. */
 static bool on_network(const char *path)
@@ -242,8 +240,7 @@ void ct_store_close(ct_store *store)
     free(store);
 }
 
-/* ---- executions ---------------------------------------------------------------------------------
- */
+/* ---- executions ------------------------------------------------------------------------------ */
 
 /* A lock of our own beside the file: SQLite's are held for a transaction only, and a run lasts for
  * hours. flock goes with the process, however it ends; the file with the process id stays. */
@@ -392,13 +389,12 @@ ct_status ct_store_provenance(ct_store *store, ct_provenance *out, ct_err *err)
     return CT_OK;
 }
 
-/* ---- cells --------------------------------------------------------------------------------------
- */
+/* ---- cells ----------------------------------------------------------------------------------- */
 
 /* The columns that bind_cell and read_cell go through, in this order; prompt is apart, since its
  * text lies in another table. */
 #define COLUMNS                                                                                    \
-    "key,study,model,family,heads,window,length,depth,keep_heads,metric,seed,stages,"                     \
+    "key,study,model,family,heads,window,length,depth,keep_heads,metric,seed,stages,"              \
     "weights_generation,weights_prefill,template,read_twice,semantics,scoring,prompt_ids_hash,"    \
     "prompt_tokens,needle_begin,needle_end,needle_token_begin,needle_token_end,status,error,ids,"  \
     "text,score,max_score,rows_prefill,rows_generation,head_rows_prefill,"                         \

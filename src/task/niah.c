@@ -23,8 +23,7 @@ static const char base_suffix[] = "\n\nANSWER: Here is the most relevant sentenc
 static const char instruct_suffix[] =
     " Output the most relevant sentence in the context, word by word!";
 
-/* ---- opening -----------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static ct_status encode(const ct_tokenizer *tokenizer, const char *text, size_t size, int32_t **ids,
                         size_t *count, ct_err *err)
@@ -178,8 +177,7 @@ void ct_niah_close(ct_niah *niah)
     free(niah);
 }
 
-/* ---- building ----------------------------------------------------------------------------------
- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 static bool ends_sentence(const ct_niah *niah, int32_t id)
 {
@@ -281,8 +279,7 @@ void ct_niah_prompt_clear(ct_niah_prompt *prompt)
     *prompt = (ct_niah_prompt){0};
 }
 
-/* ---- prompt files ------------------------------------------------------------------------------
- */
+/* ---- prompt files ---------------------------------------------------------------------------- */
 
 /* A JSON string as Python's json.dump writes it: ASCII only, \u in lower case, DEL escaped. */
 static ct_status add_json_string(ct_buf *out, const char *text, ct_err *err)

@@ -88,8 +88,7 @@ ct_status ct_needle_find(const ct_tokenizer *tokenizer, const char *text, size_t
                          const char *needle, bool reference, ct_span **spans, size_t *n_spans,
                          ct_err *err) CT_CHECK;
 
-/* ---- scoring ------------------------------------------------------------------------------------
- */
+/* ---- scoring --------------------------------------------------------------------------------- */
 
 typedef enum ct_scoring { CT_SCORING_TABLE, CT_SCORING_REFERENCE, CT_SCORING_BINARY } ct_scoring;
 

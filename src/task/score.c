@@ -8,8 +8,7 @@
 #include "task/niah.h"
 #include "task/text.h"
 
-/* ---- cleaning ----------------------------------------------------------------------------------
- */
+/* ---- cleaning -------------------------------------------------------------------------------- */
 
 /* True if the next character that is not case-ignorable is cased. */
 static bool cased_follows(const char *text, size_t size)
@@ -70,8 +69,7 @@ done:
     return st;
 }
 
-/* ---- the thesis's needle -----------------------------------------------------------------------
- */
+/* ---- the thesis's needle --------------------------------------------------------------------- */
 
 static const char thesis_needle[] = "the best thing to do in san francisco is eat a sandwich and "
                                     "sit in dolores park on a sunny day";
@@ -93,8 +91,7 @@ static const ct_keyword reference_keywords[] = {
     {"on a sunny day", 1, false},
 };
 
-/* ---- scoring -----------------------------------------------------------------------------------
- */
+/* ---- scoring --------------------------------------------------------------------------------- */
 
 static const char *const scoring_names[] = {"table", "reference", "binary"};
 enum { N_SCORINGS = sizeof scoring_names / sizeof *scoring_names };

@@ -17,8 +17,7 @@ void ct_added_clear(ct_added *added)
     *added = (ct_added){0};
 }
 
-/* ---- reading ------------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int compare_bytes(const char *a, size_t a_size, const char *b, size_t b_size)
 {
@@ -162,8 +161,7 @@ const ct_added_token *ct_added_find(const ct_added *added, uint32_t token)
     return NULL;
 }
 
-/* ---- searching ----------------------------------------------------------------------------------
- */
+/* ---- searching ------------------------------------------------------------------------------- */
 
 /* Of sorted tokens [low, high), which share `depth` bytes, the range whose next byte is `byte`. */
 static void narrow(const ct_added_token *tokens, size_t *low, size_t *high, size_t depth,

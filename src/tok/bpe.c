@@ -26,8 +26,7 @@ void ct_bpe_work_clear(ct_bpe_work *work)
     *work = (ct_bpe_work){0};
 }
 
-/* ---- reading ------------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* An option that changes the result in a way that is not implemented must be off. */
 static ct_status must_be_empty(ct_scan value, const char *name, ct_err *err)
@@ -102,8 +101,7 @@ done:
     return st;
 }
 
-/* ---- the heap -----------------------------------------------------------------------------------
- */
+/* ---- the heap -------------------------------------------------------------------------------- */
 
 static ct_status heap_push(ct_bpe_work *work, const ct_merge *merge, int32_t place, ct_err *err)
 {
@@ -140,8 +138,7 @@ static ct_candidate heap_pop(ct_bpe_work *work)
     return top;
 }
 
-/* ---- merging ------------------------------------------------------------------------------------
- */
+/* ---- merging --------------------------------------------------------------------------------- */
 
 static ct_status push_pair(const ct_vocab *vocab, ct_bpe_work *work, const ct_symbol *symbols,
                            int32_t left, int32_t right, ct_err *err)

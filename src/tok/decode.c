@@ -74,8 +74,7 @@ ct_status ct_decoder_read(ct_decoder *decoder, ct_scan value, ct_err *err)
     return ct_fields_flatten(value, "decoder", "decoders", read_step, decoder, err);
 }
 
-/* ---- lists of texts -----------------------------------------------------------------------------
- */
+/* ---- lists of texts -------------------------------------------------------------------------- */
 
 void ct_texts_clear(ct_texts *texts)
 {

@@ -121,8 +121,7 @@ ct_status ct_byte_level_add(ct_aligned *out, const ct_aligned *in, size_t from, 
     return st;
 }
 
-/* ---- running ------------------------------------------------------------------------------------
- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static ct_status replace(const ct_normalizer_step *step, const ct_aligned *in, ct_aligned *out,
                          ct_search *search, ct_err *err)

@@ -49,8 +49,7 @@ ct_status ct_pattern_new_string(const char *text, size_t size, const char *where
     return CT_OK;
 }
 
-/* ---- Oniguruma's syntax -------------------------------------------------------------------------
- */
+/* ---- Oniguruma's syntax ---------------------------------------------------------------------- */
 
 /* The first n bytes of `what`, which goes on or ends with a NUL, are named. */
 static ct_status differs(const char *where, const char *what, size_t n, ct_err *err)
@@ -242,8 +241,7 @@ done:
     return st;
 }
 
-/* ---- searching ----------------------------------------------------------------------------------
- */
+/* ---- searching ------------------------------------------------------------------------------- */
 
 void ct_search_start(ct_search *search, const ct_pattern *pattern, const char *text, size_t size)
 {

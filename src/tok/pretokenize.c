@@ -56,8 +56,7 @@ void ct_pretokenizer_work_clear(ct_pretokenizer_work *work)
     *work = (ct_pretokenizer_work){0};
 }
 
-/* ---- reading ------------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* A string that must be one of n names; an absent one leaves *out as it is. */
 static ct_status read_choice(ct_scan value, const char *where, const char *name,
@@ -184,8 +183,7 @@ ct_status ct_pretokenizer_read(ct_pretokenizer *pretokenizer, ct_scan value, ct_
     return ct_fields_flatten(value, "pre_tokenizer", "pretokenizers", read_step, pretokenizer, err);
 }
 
-/* ---- cutting ------------------------------------------------------------------------------------
- */
+/* ---- cutting --------------------------------------------------------------------------------- */
 
 static ct_status add_word(ct_words *words, size_t begin, size_t end, ct_err *err)
 {
@@ -279,8 +277,7 @@ done:
     return st;
 }
 
-/* ---- steps that change the text -----------------------------------------------------------------
- */
+/* ---- steps that change the text -------------------------------------------------------------- */
 
 /* Appends a word of `in` with spaces replaced by the sign, and with a sign put in front. */
 static ct_status add_metaspaced(const ct_metaspace *meta, const ct_aligned *in, ct_word word,

@@ -35,8 +35,7 @@ struct ct_tokenizer {
 
 enum { MAX_FILE = 1 << 30 }; /* positions in it fit 32 bits */
 
-/* ---- opening ------------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 void ct_tokenizer_close(ct_tokenizer *tokenizer)
 {
@@ -234,8 +233,7 @@ done:
     return st;
 }
 
-/* ---- facts --------------------------------------------------------------------------------------
- */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 size_t ct_tokenizer_vocab_size(const ct_tokenizer *tokenizer)
 {
@@ -280,8 +278,7 @@ bool ct_tokenizer_wants_special(const ct_tokenizer *tokenizer, const char *text,
     return n == 0 || size < n || memcmp(text, tokenizer->bos_text, n) != 0;
 }
 
-/* ---- encoding -----------------------------------------------------------------------------------
- */
+/* ---- encoding -------------------------------------------------------------------------------- */
 
 /* One call's result and working memory. */
 typedef struct encoder {
@@ -433,8 +430,7 @@ ct_status ct_tokenizer_encode(const ct_tokenizer *tokenizer, const char *text, s
     return ct_tokenizer_encode_offsets(tokenizer, text, size, special, ids, NULL, NULL, count, err);
 }
 
-/* ---- decoding -----------------------------------------------------------------------------------
- */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 ct_status ct_tokenizer_decode(const ct_tokenizer *tokenizer, const int32_t *ids, size_t count,
                               bool skip_special, char **text, size_t *size, ct_err *err)

@@ -79,8 +79,7 @@ ct_status ct_lower_case_add(ct_aligned *out, const ct_aligned *in, ct_err *err)
     return CT_OK;
 }
 
-/* ---- normal forms -------------------------------------------------------------------------------
- */
+/* ---- normal forms ---------------------------------------------------------------------------- */
 
 /* A starter (combining class 0) with what follows it up to the next that nothing joins. */
 typedef struct group {

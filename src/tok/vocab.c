@@ -33,8 +33,7 @@ static size_t slots_for(size_t count)
     return slots;
 }
 
-/* ---- finding ------------------------------------------------------------------------------------
- */
+/* ---- finding --------------------------------------------------------------------------------- */
 
 /* The slot that holds this text, or the empty one where it belongs. */
 static size_t text_slot(const ct_vocab *vocab, const char *text, size_t size)
@@ -111,8 +110,7 @@ static void set_may_join(ct_vocab *vocab, uint32_t before, uint32_t after)
     vocab->joins[bit / 64] |= (uint64_t)1 << (bit % 64);
 }
 
-/* ---- reading tokens -----------------------------------------------------------------------------
- */
+/* ---- reading tokens -------------------------------------------------------------------------- */
 
 /* Takes a text into the arena, which has room for the raw form of all of them. */
 static ct_token take_text(ct_vocab *vocab, ct_scan_text raw, int64_t id, bool in_model)
@@ -290,8 +288,7 @@ done:
     return st;
 }
 
-/* ---- reading merges -----------------------------------------------------------------------------
- */
+/* ---- reading merges -------------------------------------------------------------------------- */
 
 static ct_status bad_merge(ct_err *err, ct_status status, size_t rank, const char *problem,
                            const char *text, size_t size)

@@ -35,8 +35,7 @@ typedef uint16_t vh __attribute__((vector_size(VL * 2)));
 /* Before a loop over registers: an array of vectors is in registers only if it is unrolled. */
 #define CT_UNROLL _Pragma("GCC unroll 16")
 
-/* ---- loads and stores; any alignment ------------------------------------------------------------
- */
+/* ---- loads and stores; any alignment --------------------------------------------------------- */
 
 CT_INLINE vf v_load(const float *p)
 {
@@ -116,8 +115,7 @@ CT_INLINE vf v_load_part_as(const void *data, ct_dtype dtype, int64_t i, int64_t
     return v_load_as(room, dtype, 0);
 }
 
-/* ---- arithmetic ---------------------------------------------------------------------------------
- */
+/* ---- arithmetic ------------------------------------------------------------------------------ */
 
 /* a * b + c, rounded once where the instruction set can. */
 CT_INLINE vf v_fma(vf a, vf b, vf c)
@@ -224,8 +222,7 @@ CT_INLINE vf v_round_bf16(vf x)
     return v_select(number, (vf)rounded, x);
 }
 
-/* ---- transcendental functions; relative error below 2e-7 ----------------------------------------
- */
+/* ---- transcendental functions; relative error below 2e-7 ------------------------------------- */
 
 /* e^r - 1 for |r| <= ln(2)/2: r + r^2 q(r), q fitted at Chebyshev nodes (relative error 1e-8). */
 CT_INLINE vf v_expm1_poly(vf r)

@@ -82,8 +82,7 @@ static void only_what_acts_in_a_stage_tells_two_interventions_apart_there(void *
     assert_true(ct_intervention_same_stage(&x, &y, CT_STAGE_PREFILL));
 }
 
-/* ---- edit runs ----------------------------------------------------------------------------------
- */
+/* ---- edit runs ------------------------------------------------------------------------------- */
 
 static bool in_spans(const ct_weight_edit *edit, int64_t p)
 {
@@ -205,8 +204,7 @@ static void a_mean_per_layer_counts_a_slot_twice_that_two_needle_tokens_share(vo
     ct_edit_plan_clear(&plan);
 }
 
-/* ---- heads --------------------------------------------------------------------------------------
- */
+/* ---- heads ----------------------------------------------------------------------------------- */
 
 static void scores_rank_low_entropy_high_l2_and_high_entropy_as_the_metric_says(void **state)
 {

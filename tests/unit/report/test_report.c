@@ -113,8 +113,7 @@ static void tables_of_any_shape_fit_eighty_columns(void **state)
     free(text);
 }
 
-/* ---- the page ---------------------------------------------------------------------------------
- */
+/* ---- the page -------------------------------------------------------------------------------- */
 
 static char *page_of(const char *name, ct_stats *stats, bool known)
 {
@@ -240,8 +239,7 @@ static void a_page_is_made_even_if_all_failed_or_nothing_ran(void **state)
     free(page);
 }
 
-/* ---- with a store -----------------------------------------------------------------------------
- */
+/* ---- with a store ---------------------------------------------------------------------------- */
 
 static char folder[64];
 

@@ -61,8 +61,7 @@ static int remove_folder(void **state)
     return system(command);
 }
 
-/* ---- helpers ------------------------------------------------------------------------------------
- */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 #define STUDY(name, rest)                                                                          \
     "study: " name "\nmodel: model\ntask:\n  niah:\n    haystack: essay.txt\n"                     \
@@ -124,8 +123,7 @@ static char *outcomes(const char *out)
     return ct_buf_take(&kept);
 }
 
-/* ---- tests --------------------------------------------------------------------------------------
- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 typedef struct plain_loop {
     ct_session *session;

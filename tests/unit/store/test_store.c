@@ -11,8 +11,7 @@
 #include "store/schema.h"
 #include "store/store.h"
 
-/* ---- an allocator that fails on demand ----------------------------------------------------------
- */
+/* ---- an allocator that fails on demand ------------------------------------------------------- */
 
 static sqlite3_mem_methods real_memory;
 static long mallocs_left = -1; /* -1: never fail */
@@ -171,8 +170,7 @@ static void install_failures(void)
     sqlite3_vfs_register(&shim_vfs, 1);
 }
 
-/* ---- helpers ------------------------------------------------------------------------------------
- */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 static char dir[64];
 
@@ -275,8 +273,7 @@ static ct_status see(void *user, const ct_cell *cell, ct_err *err)
     return CT_OK;
 }
 
-/* ---- tests --------------------------------------------------------------------------------------
- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static ct_status check_equal(void *user, const ct_cell *c, ct_err *err)
 {

@@ -40,8 +40,7 @@ static const char *put(const char *name, const void *bytes, size_t size)
     return path;
 }
 
-/* ---- against the oracle ------------------------------------------------------------------------
- */
+/* ---- against the oracle ---------------------------------------------------------------------- */
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -149,8 +148,7 @@ static void prompts_and_needle_spans_agree_with_the_oracle(void **state)
     assert_int_equal(lines, 40);
 }
 
-/* ---- the haystack ------------------------------------------------------------------------------
- */
+/* ---- the haystack ---------------------------------------------------------------------------- */
 
 /* Opens with these files and gives the prompt of 400 tokens at depth 100. */
 static char *content_of(const char *const *paths, size_t count)
@@ -342,8 +340,7 @@ static void the_default_haystack_gives_4096_tokens_without_repeating(void **stat
     ct_niah_close(niah);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------
- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 #define assert_open_fails(options, length, status, part)                                           \
     do {                                                                                           \
@@ -482,8 +479,7 @@ static void prompt_file_names_cannot_leave_their_folder(void **state)
     ct_niah_close(niah);
 }
 
-/* ---- finding needles ---------------------------------------------------------------------------
- */
+/* ---- finding needles ------------------------------------------------------------------------- */
 
 static void a_needle_that_is_not_there_is_an_error_by_text_and_missing_by_ids(void **state)
 {
