@@ -1,8 +1,15 @@
-/* generate.c - uses libcortado: one prompt on the demo model, with two heads kept in every
- * attention layer.
+/* generate.c - uses libcortado: one prompt on the demo model, with four heads kept in every
+ * attention layer while the answer is generated. With a prefix that the linker does not know, set
+ * PKG_CONFIG_PATH=PREFIX/lib/pkgconfig and LD_LIBRARY_PATH=PREFIX/lib.
  *
  *   cc generate.c $(pkg-config --cflags --libs cortado) -o generate
- *   ./generate /usr/local/share/cortado/models/griffin-demo "CONTEXT: ..."
+ *   ./generate PREFIX/share/cortado/models/griffin-demo 'CONTEXT: It rained all week.
+ *   The best thing to do in Oslo is feed the ducks and read on a bench on a cold morning.
+ *   The ferry was late.
+ *
+ *   QUESTION: What is the best thing to do in Oslo?
+ *
+ *   ANSWER: Here is the most relevant sentence in the context: '
  */
 #include <cortado/engine.h>
 #include <stdio.h>
@@ -30,7 +37,7 @@ int main(int argc, char **argv)
             .prompt_count = n_prompt,
             .max_new_tokens = 40,
             .eos = 1,
-            .intervention.heads = {.active = {false, true}, .keep = 2, .metric = CT_METRIC_ENTROPY},
+            .intervention.heads = {.active = {false, true}, .keep = 4, .metric = CT_METRIC_ENTROPY},
         };
         failed = ct_generate(session, &request, &job, &err);
     }

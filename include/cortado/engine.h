@@ -17,6 +17,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* what a header here declares is exported */
 
 /* ---- tokenizer ------------------------------------------------------------------------------- */
 
@@ -185,6 +186,7 @@ ct_status ct_job_check(const ct_job *job, ct_err *err) CT_CHECK;
 ct_status ct_generate(ct_session *session, const ct_generate_request *request, ct_job **out,
                       ct_err *err) CT_CHECK;
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

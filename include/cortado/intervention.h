@@ -16,6 +16,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* what a header here declares is exported */
 
 typedef enum ct_stage { CT_STAGE_PREFILL, CT_STAGE_GENERATION, CT_STAGE_COUNT } ct_stage;
 
@@ -112,6 +113,7 @@ ct_status ct_semantics_set(ct_semantics *semantics, const char *key, const char 
 void ct_semantics_describe(const ct_semantics *semantics, const char *family, char *out,
                            size_t size);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

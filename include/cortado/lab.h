@@ -18,6 +18,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* what a header here declares is exported */
 
 /* Takes text that a function below produces, piece by piece; a status other than CT_OK ends it. */
 typedef ct_status (*ct_write_fn)(void *user, const char *bytes, size_t size, ct_err *err);
@@ -94,6 +95,7 @@ typedef enum ct_export_format { CT_EXPORT_CSV, CT_EXPORT_JSONL } ct_export_forma
 ct_status ct_run_export(const char *dir, ct_export_format format, ct_write_fn write, void *user,
                         ct_err *err) CT_CHECK;
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

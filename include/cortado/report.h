@@ -14,6 +14,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* what a header here declares is exported */
 
 /* Accuracy by k of one run as text for a terminal of 80 columns, ending with a newline; the caller
  * frees *text. A run without a done cell gives a text that says so. */
@@ -31,6 +32,7 @@ ct_status ct_report_figures(const char *const *dirs, size_t n_dirs, const char *
 ct_status ct_report_html(const char *const *dirs, size_t n_dirs, const char *path,
                          ct_err *err) CT_CHECK;
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

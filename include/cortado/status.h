@@ -10,6 +10,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* what a header here declares is exported */
 
 typedef enum ct_status {
     CT_OK = 0,
@@ -44,6 +45,7 @@ typedef struct ct_err {
 /* The name of a status in lower case with dashes, such as "not-found"; never NULL. */
 const char *ct_status_name(ct_status status);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

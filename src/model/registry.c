@@ -3,10 +3,12 @@
  * Owns the choice of architecture and backend, the loading of listed tensors, and what
  * ct_model_info says. A new architecture is one line here.
  */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/buf.h"
 #include "base/err.h"
@@ -274,6 +276,22 @@ done:
     return st;
 }
 
+/* A path that is mistyped, or names one of the folder's files, is told from a folder that lacks
+ * one. */
+static ct_status check_folder(const char *dir, ct_err *err)
+{
+    static const char expected[] = "expected a model folder with config.json and safetensors files";
+    struct stat info;
+    if (stat(dir, &info) != 0) {
+        if (errno == ENOENT || errno == ENOTDIR)
+            return ct_fail(err, CT_ERR_NOT_FOUND, "%s: %s, got none", dir, expected);
+        return ct_fail_errno(err, "%s: %s", dir, expected);
+    }
+    if (!S_ISDIR(info.st_mode))
+        return ct_fail(err, CT_ERR_NOT_FOUND, "%s: %s, got a file", dir, expected);
+    return CT_OK;
+}
+
 ct_status ct_model_open(const char *dir, const ct_model_options *options, ct_model **out,
                         ct_err *err)
 {
@@ -295,6 +313,7 @@ ct_status ct_model_open(const char *dir, const ct_model_options *options, ct_mod
                     "%lld",
                     options->threads, (long long)options->window_visible));
     model->threads = options->threads;
+    CT_TRY(check_folder(dir, err));
     CT_TRY(ct_config_open(dir, &config, err));
     CT_TRY(configure(model, config, where, &tensors, err));
     if (options->window_visible > 0) model->window = options->window_visible - 1;

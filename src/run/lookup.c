@@ -16,17 +16,43 @@ static bool exists(const char *path)
     return stat(path, &info) == 0;
 }
 
+/* share/cortado/models beside the program's bin/, so that an installed tree may stand anywhere.
+ * *out stays NULL if the system does not say where the program is. */
+static ct_status models_of_program(char **out, ct_err *err)
+{
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n <= 0) return CT_OK;
+    path[n] = 0;
+    for (int up = 0; up < 2; up++) { /* the program's name, and bin */
+        char *slash = strrchr(path, '/');
+        if (!slash) return CT_OK;
+        *slash = 0;
+    }
+    *out = ct_path_join(path, "share/cortado/models", err);
+    return *out ? CT_OK : CT_ERR_MEMORY;
+}
+
 ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char **out, ct_err *err)
 {
     ct_status st = CT_OK;
     ct_buf tried = {0};
-    char *beside = NULL, *dir = NULL, *config = NULL;
+    char *beside = NULL, *dir = NULL, *config = NULL, *installed = NULL;
     beside = ct_path_join(study->dir, "../models", err);
     if (!beside) {
         st = CT_ERR_MEMORY;
         goto done;
     }
-    const char *const roots[] = {model_root, study->dir, ".", "models", beside, CT_DATA_DIR "/models"};
+    CT_TRY(models_of_program(&installed, err));
+    const char *const roots[] = {
+        model_root,
+        study->dir,
+        strcmp(study->dir, ".") ? "." : NULL,
+        "models",
+        beside,
+        installed,
+        CT_DATA_DIR "/models",
+    };
     bool absolute = study->model[0] == '/';
     for (size_t i = 0; i < (absolute ? 1 : sizeof roots / sizeof *roots); i++) {
         if (!absolute && (!roots[i] || !*roots[i])) continue;
@@ -53,6 +79,7 @@ ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char
 done:
     ct_buf_clear(&tried);
     free(beside);
+    free(installed);
     free(dir);
     free(config);
     return st;

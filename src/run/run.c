@@ -114,7 +114,12 @@ static ct_status build_prompts(ct_work *work, ct_err *err)
             st = ct_fail(err, CT_ERR_INTERRUPTED, "run: interrupted");
             goto done;
         }
-        CT_TRY(build_prompt(work, niah, i, err));
+        ct_err why = {0};
+        st = build_prompt(work, niah, i, &why);
+        if (st != CT_OK) {
+            ct_fail(err, st, "%s (%s)", why.text, work->study->path);
+            goto done;
+        }
     }
 done:
     ct_niah_close(niah);
