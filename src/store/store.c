@@ -194,7 +194,8 @@ ct_status ct_store_open(const char *path, bool create, ct_store **out, ct_err *e
         goto done;
     }
     if (!create && access(path, F_OK) != 0) {
-        st = ct_fail(err, CT_ERR_NOT_FOUND, "%s: expected a store that cortado run has written, got no such file", path);
+        st = ct_fail(err, CT_ERR_NOT_FOUND,
+                     "%s: expected a store that cortado run has written, got no such file", path);
         goto done;
     }
     int flags = create ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;

@@ -625,26 +625,6 @@ static void a_file_cut_anywhere_is_refused(void **state)
     free(bytes);
 }
 
-static void the_golden_files_of_the_reference_library_are_read(void **state)
-{
-    (void)state;
-    const char *path = shared_path("data/goldens/recurrentgemma-tiny/model.safetensors");
-    if (!path) {
-        temp_end(NULL);
-        skip_program("data/goldens/recurrentgemma-tiny/model.safetensors");
-    }
-    ct_err err = {0};
-    ct_st_file *file;
-    assert_ok(ct_st_open(path, &file, &err));
-    assert_int_equal(ct_st_count(file), 154);
-    const ct_st_tensor *t = ct_st_find(file, "model.embed_tokens.weight");
-    assert_non_null(t);
-    assert_int_equal(t->rank, 2);
-    assert_int_equal(t->shape[0], 512);
-    assert_int_equal(t->shape[1], 96);
-    ct_st_close(file);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -667,7 +647,6 @@ int main(void)
         cmocka_unit_test(a_header_over_the_limit_is_refused_in_a_file_that_has_so_many_bytes),
         cmocka_unit_test(a_file_that_is_replaced_after_opening_leaves_the_data_as_it_was),
         cmocka_unit_test(a_file_cut_anywhere_is_refused),
-        cmocka_unit_test(the_golden_files_of_the_reference_library_are_read),
     };
     return cmocka_run_group_tests(tests, temp_begin, temp_end);
 }

@@ -12,16 +12,6 @@
 #include "base/rng.h"
 #include "report/stats.h"
 
-#ifdef __SANITIZE_ADDRESS__
-/* fontconfig loses one pattern of its configuration file when it first reads it (288 bytes for each
- * process, however many figures are drawn). */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libfontconfig\n";
-}
-#endif
-
 static inline ct_cell cell_make(const char *key, int64_t k, int64_t length, int64_t depth,
                                 double score)
 {
