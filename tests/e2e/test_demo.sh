@@ -37,12 +37,12 @@ fresh() {
 refused() {
     expect 1 "$1" "$cortado" generate -m "$folder" -p x -n 1
 }
-refused "$folder: expected a model folder with config.json, got no such folder"
+refused "$folder: expected a model folder with config.json and safetensors files, got none"
 touch "$folder"
 refused 'got a file'
 rm "$folder"
 mkdir "$folder"
-refused 'got a folder without it'
+refused "$folder/config.json: expected a file, got none"
 fresh
 rm "$folder/model.safetensors"
 refused 'expected model.safetensors or model.safetensors.index.json, got neither'
