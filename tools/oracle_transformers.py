@@ -1,7 +1,8 @@
 """Greedy tokens and logits of a RecurrentGemma folder from transformers 5, to compare with cortado.
 
     python tools/oracle_transformers.py MODEL PROMPTS.json -o OUT.safetensors [-n 40]
-        [--visible N] [--dtype float32|bfloat16] [--cortado build/release/cortado]
+        [--visible N] [--dtype float32|bfloat16]
+        [--cortado build/release/cortado [--compute f32] [--bound X]]
 
 PROMPTS.json is a list of lists of ids (BOS included) or an object of such lists. OUT gets
 `<name>.ids` I32 [n] and `<name>.logits` F32 [n, V]: row i is the distribution from which token i is
@@ -9,7 +10,8 @@ chosen. No stop at EOS. With --cortado each prompt is also run through
 
     cortado generate -m MODEL --prompt-ids ... -n N --ignore-eos --force-ids ... --save-logits FILE
 
-with the oracle's tokens fed back, and the largest difference of a logit is printed.
+with the oracle's tokens fed back, and the largest difference of a logit is printed. With --bound
+the exit status is 1 if that is beyond X, or if a token differs.
 
 transformers counts the current token in its window, DeepMind's code and cortado do not. --visible
 is the number of tokens a query sees, itself counted; the default, the config's window + 1, is
@@ -20,6 +22,7 @@ import argparse
 import json
 import pathlib
 import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -45,13 +48,14 @@ def greedy(model, prompt, count):
     return np.array(ids, np.int32), torch.stack(rows).float().numpy()
 
 
-def run_cortado(program, model, prompt, ids, visible):
+def run_cortado(args, prompt, ids, visible):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "logits.safetensors"
         join = ",".join
-        subprocess.run([program, "generate", "-m", model, "--prompt-ids", join(map(str, prompt)),
-                        "-n", str(len(ids)), "--ignore-eos", "--force-ids", join(map(str, ids)),
-                        "--save-logits", str(path), "--window-visible", str(visible), "--json"],
+        subprocess.run([args.cortado, "generate", "-m", args.model, "--compute", args.compute,
+                        "--prompt-ids", join(map(str, prompt)), "-n", str(len(ids)), "--ignore-eos",
+                        "--force-ids", join(map(str, ids)), "--save-logits", str(path),
+                        "--window-visible", str(visible), "--json"],
                        check=True, stdout=subprocess.DEVNULL)
         return safetensors.numpy.load_file(path)["logits"]
 
@@ -65,6 +69,8 @@ def main():
     parser.add_argument("--visible", type=int)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--cortado")
+    parser.add_argument("--compute", default="auto", choices=["auto", "f32", "bf16"])
+    parser.add_argument("--bound", type=float)
     args = parser.parse_args()
 
     config = transformers.AutoConfig.from_pretrained(args.model)
@@ -76,21 +82,31 @@ def main():
     prompts = json.loads(pathlib.Path(args.prompts).read_text())
     if isinstance(prompts, list):
         prompts = {f"prompt{i}": ids for i, ids in enumerate(prompts)}
-    tensors, worst = {}, 0.0
+    tensors, worst, tokens, other = {}, 0.0, 0, 0
     for name, prompt in prompts.items():
         ids, logits = greedy(model, prompt, args.new_tokens)
         tensors[f"{name}.ids"], tensors[f"{name}.logits"] = ids, logits
         line = f"{name}: {len(prompt)} tokens, {ids.tolist()}"
         if args.cortado:
-            ours = run_cortado(args.cortado, args.model, prompt, ids.tolist(), visible)
+            ours = run_cortado(args, prompt, ids.tolist(), visible)
+            if ours.shape != logits.shape or not np.isfinite(ours).all():
+                sys.exit(f"{name}: expected finite logits {logits.shape}, got {ours.shape}")
             largest = float(abs(ours - logits).max())
-            same = int((ours.argmax(-1) == ids).sum())
-            worst = max(worst, largest)
-            line += f"; largest difference {largest:.3g}, {same} of {len(ids)} tokens the same"
-        print(line)
+            differ = int((ours.argmax(-1) != ids).sum())
+            worst, tokens, other = max(worst, largest), tokens + len(ids), other + differ
+            line += f"; largest difference {largest:.3g}, {differ} of {len(ids)} tokens differ"
+        print(line, flush=True)
     safetensors.numpy.save_file(tensors, args.out)
-    print(f"transformers {transformers.__version__}, {visible} visible tokens, {args.dtype}" +
-          (f"; largest difference of a logit {worst:.3g}" if args.cortado else ""))
+    lengths = [len(prompt) for prompt in prompts.values()]
+    line = (f"transformers {transformers.__version__}, {args.dtype}, {visible} visible tokens: "
+            f"{len(lengths)} prompts of {min(lengths)} to {max(lengths)} tokens")
+    if args.cortado:
+        line += f"; {other} of {tokens} tokens differ, largest difference of a logit {worst:.3g}"
+    if args.bound is not None:
+        line += f" (bound {args.bound:g})"
+    print(line)
+    return 1 if args.bound is not None and (other or not worst <= args.bound) else 0
 
 
-main()
+if __name__ == "__main__":
+    sys.exit(main())

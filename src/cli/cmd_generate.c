@@ -1,4 +1,5 @@
 /* cmd_generate.c - `cortado generate`: one prompt under one intervention. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,11 @@ static ct_status read_prompt(const ct_args *args, ct_generation *g, ct_err *err)
     ct_status st;
     const char *dir = ct_args_text(args, "--model", NULL);
     bool by_ids = ct_args_has(args, "--prompt-ids");
+    if (!by_ids && !ct_cli_has_file(dir, "tokenizer.json"))
+        return ct_fail(err, CT_ERR_NOT_FOUND,
+                       "%s: expected tokenizer.json to encode the prompt with, got none; "
+                       "--prompt-ids needs no tokenizer",
+                       dir);
     if (!by_ids || ct_cli_has_file(dir, "tokenizer.json")) {
         st = ct_tokenizer_open(dir, &g->tokenizer, err);
         if (st != CT_OK) return st;
@@ -86,14 +92,26 @@ static ct_status set_semantics(const ct_args *args, ct_generation *g, ct_err *er
     return st;
 }
 
+/* Reads the positions that a flag gives for one stage; they must lie in the prompt. */
+static ct_status read_positions(const ct_args *args, const char *flag, ct_generation *g,
+                                ct_stage stage, ct_err *err)
+{
+    ct_status st = ct_cli_parse_spans(ct_args_text(args, flag, ""), flag, &g->spans[stage],
+                                      &g->n_spans[stage], err);
+    if (st != CT_OK) return st;
+    int64_t last = g->spans[stage][g->n_spans[stage] - 1].end - 1;
+    if ((uint64_t)last < g->n_prompt || !g->n_prompt) return CT_OK; /* none is refused later */
+    return ct_fail(err, CT_ERR_VALUE,
+                   "%s: expected positions from 0 to %zu (the prompt has %zu tokens), got %" PRId64,
+                   flag, g->n_prompt - 1, g->n_prompt, last);
+}
+
 /* Where the needle is: positions given, or its text found in the prompt. */
 static ct_status set_spans(const ct_args *args, ct_generation *g, ct_err *err)
 {
     ct_status st = CT_OK;
     if (ct_args_has(args, "--needle-positions")) {
-        st = ct_cli_parse_spans(ct_args_text(args, "--needle-positions", ""), "--needle-positions",
-                                &g->spans[CT_STAGE_GENERATION], &g->n_spans[CT_STAGE_GENERATION],
-                                err);
+        st = read_positions(args, "--needle-positions", g, CT_STAGE_GENERATION, err);
     } else if (ct_args_has(args, "--needle")) {
         if (!g->tokenizer)
             return ct_fail(
@@ -121,9 +139,7 @@ static ct_status set_spans(const ct_args *args, ct_generation *g, ct_err *err)
     }
     if (st != CT_OK) return st;
     if (ct_args_has(args, "--needle-positions-prefill"))
-        return ct_cli_parse_spans(ct_args_text(args, "--needle-positions-prefill", ""),
-                                  "--needle-positions-prefill", &g->spans[CT_STAGE_PREFILL],
-                                  &g->n_spans[CT_STAGE_PREFILL], err);
+        return read_positions(args, "--needle-positions-prefill", g, CT_STAGE_PREFILL, err);
     g->spans[CT_STAGE_PREFILL] = g->spans[CT_STAGE_GENERATION];
     g->n_spans[CT_STAGE_PREFILL] = g->n_spans[CT_STAGE_GENERATION];
     return CT_OK;

@@ -64,6 +64,7 @@ static int run_inspect(const ct_args *args)
     ct_status st;
     ct_model *model = NULL;
     ct_tokenizer *tokenizer = NULL;
+    CT_TRY(ct_cli_check_model(operands[0], &err));
     CT_TRY(ct_model_open(operands[0], NULL, &model, &err));
     bool has_tokenizer = ct_cli_has_file(operands[0], "tokenizer.json");
     if (has_tokenizer) CT_TRY(ct_tokenizer_open(operands[0], &tokenizer, &err));

@@ -9,8 +9,23 @@
 #include "base/buf.h"
 #include "io/file.h"
 
+ct_status ct_cli_check_model(const char *dir, ct_err *err)
+{
+    struct stat info;
+    if (ct_cli_has_file(dir, "config.json")) return CT_OK;
+    bool there = stat(dir, &info) == 0;
+    return ct_fail(err, CT_ERR_NOT_FOUND, "%s: expected a model folder with config.json, got %s",
+                   dir,
+                   !there                  ? "no such folder"
+                   : S_ISDIR(info.st_mode) ? "a folder without it"
+                                           : "a file");
+}
+
 ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err)
 {
+    const char *dir = ct_args_text(args, "--model", NULL);
+    ct_status st = ct_cli_check_model(dir, err);
+    if (st != CT_OK) return st;
     const char *compute = ct_args_text(args, "--compute", "auto");
     ct_model_options options = {
         .device = ct_args_text(args, "--device", "cpu"),
@@ -20,7 +35,7 @@ ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err)
         .threads = (int)ct_args_int(args, "--threads", 0),
         .window_visible = ct_args_int(args, "--window-visible", 0),
     };
-    return ct_model_open(ct_args_text(args, "--model", NULL), &options, model, err);
+    return ct_model_open(dir, &options, model, err);
 }
 
 ct_status ct_cli_read(const char *path, char **data, size_t *size, ct_err *err)
@@ -122,6 +137,7 @@ ct_status ct_cli_parse_spans(const char *text, const char *what, ct_span **spans
             p++;
             st = next_integer(&p, "", what, &last, &found, err);
             if (st != CT_OK) break;
+            if (!found) last = -1;
         }
         if (begin < 0 || last < begin || last >= INT32_MAX || (*p && !strchr(", \t\n", *p))) {
             st = ct_fail(err, CT_ERR_USAGE,

@@ -40,6 +40,8 @@
             1, 2147483648.0                                                                        \
     }
 
+/* Fails with what is there instead if dir is no folder with a config.json. */
+ct_status ct_cli_check_model(const char *dir, ct_err *err) CT_CHECK;
 /* Opens the model that --model names with --device, --threads, --compute, --window-visible. */
 ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err) CT_CHECK;
 

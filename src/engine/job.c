@@ -115,9 +115,12 @@ static ct_status check_request(const ct_model *model, const ct_generate_request 
     if (acts && !reaches)
         CT_TRY(ct_fail(err, CT_ERR_INTERVENTION,
                        "intervention: it acts in %s only, where this request computes no row (%zu "
-                       "prompt tokens, %" PRId32 " new)",
+                       "prompt tokens, %" PRId32 " new%s)",
                        ct_intervention_acts(iv, CT_STAGE_PREFILL) ? "prefill" : "generation",
-                       r->prompt_count, r->max_new_tokens));
+                       r->prompt_count, r->max_new_tokens,
+                       ct_intervention_acts(iv, CT_STAGE_PREFILL)
+                           ? ""
+                           : ", of which prefill yields the first"));
 done:
     return st;
 }

@@ -45,8 +45,13 @@ ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char
     }
     CT_TRY(models_of_program(&installed, err));
     const char *const roots[] = {
-        model_root, study->dir, strcmp(study->dir, ".") ? "." : NULL,
-        beside,     installed,  CT_DATA_DIR "/models",
+        model_root,
+        study->dir,
+        strcmp(study->dir, ".") ? "." : NULL,
+        "models",
+        beside,
+        installed,
+        CT_DATA_DIR "/models",
     };
     bool absolute = study->model[0] == '/';
     for (size_t i = 0; i < (absolute ? 1 : sizeof roots / sizeof *roots); i++) {

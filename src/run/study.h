@@ -87,8 +87,8 @@ const ct_study_axis *ct_study_depths(const ct_study *study, const ct_study_entry
 /* A path that the file gives: beside the file, or from the current folder if it is only there. The
  * caller frees; NULL if out of memory. */
 char *ct_study_path(const ct_study *study, const char *name, ct_err *err);
-/* The folder of its model: under model_root (may be NULL), beside the study, in the current folder,
- * in ../models of the study, or among those installed. The caller frees *out. */
+/* The folder of its model: under model_root (may be NULL), beside the study, in the current folder
+ * or its models, in ../models of the study, or among those installed. The caller frees *out. */
 ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char **out,
                              ct_err *err) CT_CHECK;
 /* The options of its prompts, borrowed from the study; the haystack must be there. */
