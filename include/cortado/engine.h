@@ -151,7 +151,8 @@ typedef struct ct_job ct_job; /* one request on its way */
 typedef enum ct_job_state { CT_JOB_PREFILL, CT_JOB_DECODE, CT_JOB_DONE } ct_job_state;
 
 /* Checks the request against the model (ids, k, spans; whether its intervention can reach any row)
- * and makes a job at the start of its prompt. Nothing is computed yet. */
+ * and makes a job at the start of its prompt. Nothing is computed yet. The seed
+ * of random heads is mixed with the prompt's ids: two prompts share no draws. */
 ct_status ct_job_new(const ct_model *model, const ct_generate_request *request, ct_job **out,
                      ct_err *err) CT_CHECK;
 /* True if the two requests have the same prompt and nothing that acts in prefill tells them apart,

@@ -16,6 +16,7 @@
 #include <cortado/engine.h>
 
 #include "base/err.h"
+#include "base/hash.h"
 #include "engine/sample.h"
 #include "intervene/intervene.h"
 #include "model/model.h"
@@ -25,6 +26,7 @@ enum { PREFILL_TOKENS = 512 }; /* tokens of one chunk; chunks end at multiples o
 struct ct_job {
     const ct_model *model;
     ct_generate_request request;
+    ct_intervention intervention; /* the request's, with its seed of random heads mixed */
     ct_job_state state;
     ct_sequence *sequence;
     int64_t prefill_count; /* prompt tokens of the prefill part */
@@ -141,6 +143,15 @@ static size_t heads_per_step(const ct_model *model)
     return (size_t)(model->info.attention_layers * model->info.heads);
 }
 
+/* Random heads are drawn by layer, position and head, so prompts of one length would share every draw
+ * under one seed, and a mean over prompts would hold less than it seems to: the prompt's ids go into
+ * the seed. */
+static uint64_t seed_for_prompt(const ct_generate_request *r)
+{
+    return r->intervention.heads.seed ^
+           ct_hash_bytes(r->prompt, r->prompt_count * sizeof *r->prompt).low;
+}
+
 /* A checked job without a sequence. */
 static ct_status job_new(const ct_model *model, const ct_generate_request *request, ct_job **out,
                          ct_err *err)
@@ -152,6 +163,8 @@ static ct_status job_new(const ct_model *model, const ct_generate_request *reque
     size_t max_new = (size_t)request->max_new_tokens;
     job->model = model;
     job->request = *request;
+    job->intervention = request->intervention;
+    job->intervention.heads.seed = seed_for_prompt(request);
     job->prefill_count = prefill_count(request);
     job->state = job->prefill_count > 0 ? CT_JOB_PREFILL : CT_JOB_DECODE;
     job->tokens = malloc((request->prompt_count + max_new) * sizeof *job->tokens);
@@ -258,7 +271,7 @@ static ct_status next_row(ct_job *job, ct_row *row, ct_err *err)
 {
     const ct_generate_request *r = &job->request;
     int64_t at = ct_sequence_position(job->sequence);
-    *row = (ct_row){.intervention = &r->intervention, .audit = &job->audit, .logits = job->last};
+    *row = (ct_row){.intervention = &job->intervention, .audit = &job->audit, .logits = job->last};
     if (job->state == CT_JOB_PREFILL) {
         int64_t end = (at + PREFILL_TOKENS) / CT_KV_BLOCK * CT_KV_BLOCK;
         row->stage = prefill_stage(r);
