@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares cortado's safetensors files with the PyPI library: oracle_safetensors.py LIBCORTADO.SO
+"""Compares cortado's safetensors files with the PyPI library: oracle_safetensors.py LIBCT_IO.SO
 
 Every dtype and some shapes, written by each and read by the other; then damaged copies of a file,
 which both must judge alike. Needs the packages safetensors and numpy. Exits 1 at a difference.
