@@ -298,7 +298,7 @@ static void series_draw(ct_canvas *canvas, const ct_chart *c, const ct_series *s
         return;
     }
     for (size_t begin = 0, end; end = segment(s, &begin), begin < v->n_points; begin = end)
-        ct_canvas_line(canvas, s->at + begin, end - begin, 1.4 + 1.4 * larger, entry_dash(e), ink);
+        ct_canvas_line(canvas, s->at + begin, end - begin, 1.4 + 0.9 * larger, entry_dash(e), ink);
     /* Markers that would touch are thinned out; where depends on the line, so that two lines on
      * top of each other show in turn. */
     double spacing =
