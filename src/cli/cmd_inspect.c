@@ -4,6 +4,7 @@
 
 #include "cli/common.h"
 #include "cli/verbs.h"
+#include "load/load.h"
 
 static void print_bytes(const char *label, int64_t bytes)
 {
@@ -39,6 +40,20 @@ static void print_info(const ct_model_info *i)
     printf("%-20s%s\n", "weights hash", i->weights_hash);
 }
 
+/* Elements that are NaN or infinite: allowed, but worth knowing. *where names the first such tensor
+ * (borrowed from the folder; NULL if there is none). */
+static int64_t count_nonfinite(const ct_folder *folder, const char **where)
+{
+    int64_t sum = 0;
+    *where = NULL;
+    for (size_t i = 0; i < ct_folder_tensor_count(folder); i++) {
+        int64_t n = ct_folder_nonfinite(folder, i);
+        if (n && !*where) *where = ct_folder_tensor_name(folder, i);
+        sum += n;
+    }
+    return sum;
+}
+
 static json_t *info_json(const ct_model_info *i)
 {
     return json_pack(
@@ -64,23 +79,32 @@ static int run_inspect(const ct_args *args)
     ct_status st;
     ct_model *model = NULL;
     ct_tokenizer *tokenizer = NULL;
+    ct_folder *folder = NULL;
+    const char *where;
     CT_TRY(ct_model_open(operands[0], NULL, &model, &err));
+    CT_TRY(ct_folder_open(operands[0], &folder, &err));
+    int64_t nonfinite = count_nonfinite(folder, &where);
     bool has_tokenizer = ct_cli_has_file(operands[0], "tokenizer.json");
     if (has_tokenizer) CT_TRY(ct_tokenizer_open(operands[0], &tokenizer, &err));
     if (ct_args_has(args, "--json")) {
         json_t *object = info_json(ct_model_get_info(model));
+        if (object) json_object_set_new(object, "nonfinite_weights", json_integer(nonfinite));
         if (object && tokenizer)
             json_object_set_new(object, "tokenizer_hash",
                                 json_string(ct_tokenizer_hash(tokenizer)));
         CT_TRY(ct_cli_print_json(object, &err));
     } else {
         print_info(ct_model_get_info(model));
+        if (nonfinite)
+            printf("%-20s%lld NaN or infinite, the first in %s\n", "warning", (long long)nonfinite,
+                   where);
         if (tokenizer)
             printf("%-20s%zu ids, hash %s\n", "tokenizer", ct_tokenizer_vocab_size(tokenizer),
                    ct_tokenizer_hash(tokenizer));
         else printf("%-20snone (prompts must be given as ids)\n", "tokenizer");
     }
 done:
+    ct_folder_close(folder);
     ct_tokenizer_close(tokenizer);
     ct_model_close(model);
     return st == CT_OK ? CT_EXIT_OK : ct_args_fail(args, &err);

@@ -148,12 +148,6 @@ static void stroke(ct_canvas *canvas, double line_width, ct_ink ink)
     cairo_stroke(canvas->cr);
 }
 
-void ct_canvas_frame(ct_canvas *canvas, ct_box box, double line_width, ct_ink ink)
-{
-    box_path(canvas, box);
-    stroke(canvas, line_width, ink);
-}
-
 void ct_canvas_hatch(ct_canvas *canvas, ct_box box, ct_ink ink)
 {
     enum { SPACING = 3 };

@@ -116,7 +116,6 @@ ct_box ct_canvas_text(ct_canvas *canvas, const ct_text_style *style, double x, d
 void ct_canvas_fill(ct_canvas *canvas, ct_box box, ct_ink ink);
 /* Boxes of one colour as one path: a map's file gets several times smaller. */
 void ct_canvas_fill_all(ct_canvas *canvas, const ct_box *boxes, size_t n, ct_ink ink);
-void ct_canvas_frame(ct_canvas *canvas, ct_box box, double line_width, ct_ink ink);
 /* Diagonal lines inside the box: a place without a value. */
 void ct_canvas_hatch(ct_canvas *canvas, ct_box box, ct_ink ink);
 void ct_canvas_line(ct_canvas *canvas, const ct_xy *points, size_t n, double line_width,

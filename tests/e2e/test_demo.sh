@@ -53,6 +53,12 @@ for cut in 0 7 8 100 $((size / 2)) $((size - 1)); do
     refused 'model.safetensors: '
     grep -q 'truncated' "$tmp/err" || fail "cut to $cut bytes: $(cat "$tmp/err")"
 done
+# A weight that is not a number is allowed, and said.
+fresh
+printf '\xc0\x7f' | dd of="$folder/model.safetensors" bs=1 seek=$((size - 2)) conv=notrunc 2>/dev/null
+"$cortado" inspect "$folder" >"$tmp/out" || fail 'inspect of a model with a NaN'
+grep -q '^warning  *1 NaN or infinite, the first in model\.' "$tmp/out" || fail "the NaN is not reported: $(cat "$tmp/out")"
+"$cortado" inspect $model | grep -q '^warning' && fail 'the model itself has no NaN'
 # config TEXT SED-EXPRESSION: the error of a config.json changed so.
 config() {
     fresh
