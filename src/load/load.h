@@ -51,15 +51,11 @@ int64_t ct_folder_nonfinite(const ct_folder *folder, size_t i);
  * written is ignored). */
 ct_status ct_folder_hash(ct_folder *folder, const char **hex, ct_err *err) CT_CHECK;
 
-/* A matrix [rows, cols] as it stands in the map (f32, f16 or bf16), aligned to its element: a
- * tensor that the file holds misaligned is copied once, and the copy belongs to the folder. Any
- * threads may ask at once. A missing tensor is CT_ERR_NOT_FOUND, another shape CT_ERR_VALUE,
- * another type CT_ERR_UNSUPPORTED, each with the file, the name, what was expected and what is
- * there. */
-ct_status ct_folder_matrix(const ct_folder *folder, const char *name, int64_t rows, int64_t cols,
-                           ct_matrix *out, ct_err *err) CT_CHECK;
-/* Same for a tensor of any rank whose shape must be `shape`; rows = shape[0] and cols = the rest
- * multiplied. */
+/* A tensor of any rank as it stands in the map (f32, f16 or bf16), whose shape must be `shape`; rows =
+ * shape[0] and cols = the rest multiplied. It is aligned to its element: a tensor that the file holds
+ * misaligned is copied once, and the copy belongs to the folder. Any threads may ask at once. A missing
+ * tensor is CT_ERR_NOT_FOUND, another shape CT_ERR_VALUE, another type CT_ERR_UNSUPPORTED, each with
+ * the file, the name, what was expected and what is there. */
 ct_status ct_folder_tensor(const ct_folder *folder, const char *name, const int64_t *shape,
                            int rank, ct_matrix *out, ct_err *err) CT_CHECK;
 /* Same for a small tensor, widened to f32; the caller frees *out. */

@@ -139,12 +139,6 @@ ct_status ct_folder_tensor(const ct_folder *folder, const char *name, const int6
     return CT_OK;
 }
 
-ct_status ct_folder_matrix(const ct_folder *folder, const char *name, int64_t rows, int64_t cols,
-                           ct_matrix *out, ct_err *err)
-{
-    return ct_folder_tensor(folder, name, (const int64_t[]){rows, cols}, 2, out, err);
-}
-
 ct_status ct_folder_vector(const ct_folder *folder, const char *name, const int64_t *shape,
                            int rank, float **out, ct_err *err)
 {

@@ -38,21 +38,28 @@ static int close_mixed(void **state)
     return temp_end(state);
 }
 
+/* A tensor of two dimensions. */
+static ct_status matrix(const ct_folder *folder, const char *name, int64_t rows, int64_t cols,
+                        ct_matrix *out, ct_err *err)
+{
+    return ct_folder_tensor(folder, name, (const int64_t[]){rows, cols}, 2, out, err);
+}
+
 static void a_misaligned_matrix_is_copied_once_and_an_aligned_one_stays_in_the_map(void **state)
 {
     (void)state;
     ct_err err = {0};
     ct_matrix m, again;
-    assert_ok(ct_folder_matrix(mixed, "matrix", 3, 2, &m, &err));
+    assert_ok(matrix(mixed, "matrix", 3, 2, &m, &err));
     assert_int_equal(m.dtype, CT_F32);
     assert_int_equal(m.rows, 3);
     assert_int_equal(m.cols, 2);
     assert_int_equal((uintptr_t)m.data % 4, 0);
     assert_memory_equal(m.data, F32, sizeof F32);
-    assert_ok(ct_folder_matrix(mixed, "matrix", 3, 2, &again, &err));
+    assert_ok(matrix(mixed, "matrix", 3, 2, &again, &err));
     assert_ptr_equal(again.data, m.data);
 
-    assert_ok(ct_folder_matrix(mixed, "aligned", 3, 2, &m, &err));
+    assert_ok(matrix(mixed, "aligned", 3, 2, &m, &err));
     const ct_folder_entry e = ct_folder_get(mixed, 0);
     assert_string_equal(e.name, "aligned");
     assert_memory_equal(m.data, F32, sizeof F32);
@@ -70,7 +77,7 @@ static void threads_that_ask_for_a_misaligned_tensor_get_the_same_copy(void **st
 #pragma omp parallel for num_threads(4)
         for (int i = 0; i < 4; i++) {
             ct_matrix m;
-            if (ct_folder_matrix(folder, "matrix", 3, 2, &m, NULL) == CT_OK) seen[i] = m.data;
+            if (matrix(folder, "matrix", 3, 2, &m, NULL) == CT_OK) seen[i] = m.data;
         }
         assert_non_null(seen[0]);
         for (int i = 1; i < 4; i++) assert_ptr_equal(seen[i], seen[0]);
@@ -92,7 +99,7 @@ static void any_rank_is_seen_as_rows_and_the_rest(void **state)
     assert_int_equal(m.cols, 1);
     assert_ok(ct_folder_tensor(mixed, "scalar", NULL, 0, &m, &err));
     assert_int_equal(m.rows * m.cols, 1);
-    assert_ok(ct_folder_matrix(mixed, "none", 0, 4, &m, &err));
+    assert_ok(matrix(mixed, "none", 0, 4, &m, &err));
     assert_int_equal(m.rows, 0);
 }
 
@@ -120,13 +127,13 @@ static void another_shape_type_or_name_is_refused_with_what_is_there(void **stat
     ct_err err = {0};
     ct_matrix m;
     float *v;
-    assert_fails(ct_folder_matrix(mixed, "absent", 3, 2, &m, &err), CT_ERR_NOT_FOUND,
+    assert_fails(matrix(mixed, "absent", 3, 2, &m, &err), CT_ERR_NOT_FOUND,
                  "/m: tensor \"absent\": expected shape [3, 2], got no such tensor; does "
                  "config.json belong to these weights?");
-    assert_fails(ct_folder_matrix(mixed, "matrix", 2, 3, &m, &err), CT_ERR_VALUE,
+    assert_fails(matrix(mixed, "matrix", 2, 3, &m, &err), CT_ERR_VALUE,
                  "/m/model.safetensors: tensor \"matrix\": expected shape [2, 3], got [3, 2]; does "
                  "config.json belong to these weights?");
-    assert_fails(ct_folder_matrix(mixed, "cube", 2, 3, &m, &err), CT_ERR_VALUE,
+    assert_fails(matrix(mixed, "cube", 2, 3, &m, &err), CT_ERR_VALUE,
                  "expected shape [2, 3], got [1, 2, 3]");
     assert_fails(ct_folder_vector(mixed, "scalar", (int64_t[]){1}, 1, &v, &err), CT_ERR_VALUE,
                  "expected shape [1], got []");
