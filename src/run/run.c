@@ -189,7 +189,9 @@ static bool same_prefill(void *user, const ct_plan_item *a, const ct_plan_item *
     ct_generate_request x, y;
     ct_work_request(user, a->cell, &x);
     ct_work_request(user, b->cell, &y);
-    return ct_request_same_prefill(&x, &y);
+    int order;
+    ct_request_shared_prefill(((ct_work *)user)->model, &x, &y, &order);
+    return order == 0 && ct_request_prefill_count(&x) > 0;
 }
 
 /* ---- store ----------------------------------------------------------------------------------- */
