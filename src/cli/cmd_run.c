@@ -53,10 +53,10 @@ static void print_plan(const ct_run_result *r, bool memory_given)
     printf("cells             %lld (%lld versions of %lld prompts), %lld stored already\n",
            (long long)r->cells, (long long)r->versions, (long long)r->prompts,
            (long long)r->stored);
-    printf("prefill           %lld tokens in a plain loop, %lld as planned",
+    printf("prefill           %lld tokens in a plain loop\n                  %lld as planned",
            (long long)r->prefill_tokens_plain, (long long)r->prefill_tokens_planned);
     if (r->prefill_tokens_planned > 0)
-        printf(" (%.1f times fewer)",
+        printf(", %.1f times fewer",
                (double)r->prefill_tokens_plain / (double)r->prefill_tokens_planned);
     printf("\n                  %lld segments in %lld batches, %lld forks; planned in %.0f ms\n",
            (long long)r->segments, (long long)r->batches, (long long)r->forks, r->plan_ms);
