@@ -282,7 +282,9 @@ static void run_plan(const ct_plan *plan, uint64_t early)
             steps++;
             for (size_t i = 0; i < n; i++) {
                 memory_state *state = &states[rows[i].state];
-                reserve(&m, state, state->position + 1);
+                int64_t end = state->position + 1;
+                if (plan->limits.begins_anew) state->position = state->first_block = 0;
+                reserve(&m, state, end);
                 rows[i].left--;
             }
         }
@@ -338,11 +340,12 @@ static void plan_items(const ct_plan_limits *limits, ct_plan *plan)
 }
 
 /* The least memory that gives a plan, from the error of one that does not. */
-static int64_t least_memory(int64_t window)
+static int64_t least_memory(int64_t window, bool begins_anew)
 {
     ct_err err = {0};
     ct_plan plan;
     ct_plan_limits limits = limits_of(1, window);
+    limits.begins_anew = begins_anew;
     assert_int_equal(ct_plan_new(w.items, w.n, compare, NULL, &limits, &plan, &err), CT_ERR_LIMIT);
     const char *at = strstr(err.text, " tokens, ");
     assert_non_null(at);
@@ -399,12 +402,14 @@ static void prompts_of_odd_sizes_run_under_any_limit_and_in_any_order_of_ends(vo
     int64_t recomputed = 0;
     for (uint64_t seed = 1; seed <= 24; seed++) {
         random_items(seed, 1 + seed * 5 % 67, seed % 3 == 0);
-        int64_t window = windows[seed % 4], least = least_memory(window), ample = 0;
+        bool anew = seed % 5 == 0;
+        int64_t window = windows[seed % 4], least = least_memory(window, anew), ample = 0;
         for (int level = 0; level < 7; level++) {
             static const int64_t tenths[] = {1000000, 100, 40, 25, 17, 12, 10};
             ct_plan plan;
             ct_plan_limits limits = limits_of(least * tenths[level] / 10, window);
             if (level % 2) limits.rows = 1 + seed % 9;
+            limits.begins_anew = anew;
             plan_items(&limits, &plan);
             if (level == 0) ample = plan.tokens_planned;
             assert_true(plan.tokens_planned >= ample);
@@ -416,6 +421,7 @@ static void prompts_of_odd_sizes_run_under_any_limit_and_in_any_order_of_ends(vo
         ct_err err = {0};
         ct_plan plan;
         ct_plan_limits limits = limits_of(least - 1, window);
+        limits.begins_anew = anew;
         assert_fails(ct_plan_new(w.items, w.n, compare, NULL, &limits, &plan, &err), CT_ERR_LIMIT,
                      "expected room for the state of one sequence");
     }
@@ -430,7 +436,7 @@ static void with_little_memory_prefixes_are_computed_again_instead_of_held(void 
     ct_plan ample, tight;
     ct_plan_limits limits = limits_of(1 << 20, -1);
     plan_items(&limits, &ample);
-    limits.memory = least_memory(-1);
+    limits.memory = least_memory(-1, false);
     plan_items(&limits, &tight);
     assert_true(ample.tokens_planned < 14 * 1500 * 6 / 10);
     assert_int_equal(tight.tokens_planned, 14 * 1500); /* a plain loop */

@@ -359,20 +359,55 @@ static void a_cell_that_fails_is_stored_reported_and_tried_again(void **state)
     static const char text[] =
         STUDY("failing", "generate: {max_new_tokens: 1}\n"
                          "interventions:\n"
-                         "  - heads: {keep: 1, metric: l2, stages: [generation, prefill]}\n");
+                         "  - heads: {keep: 1, metric: l2, stages: [generation, prefill]}\n"
+                         "  - heads: none\n"); /* its prefill is that of the cells that fail */
     ct_err err = {0};
     ct_run_result result = run_ok(text, "failing", 0);
-    assert_int_equal(result.done, 6);
+    assert_int_equal(result.done, 12);
     assert_int_equal(result.failed, 6);
     assert_non_null(strstr(result.first_error, "length 90, depth 0: intervention"));
     result = run_ok(text, "failing", 0);
-    assert_int_equal(result.stored, 6);
+    assert_int_equal(result.stored, 12);
     assert_int_equal(result.done, 0);
     assert_int_equal(result.failed, 6);
     ct_buf csv = {0};
     assert_ok(ct_run_export(path_of("failing"), CT_EXPORT_CSV, append, &csv, &err));
     assert_non_null(strstr(csv.data, ",failed,"));
     ct_buf_clear(&csv);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    char command[512];
+    snprintf(command, sizeof command, "cp '%s' '%s'", from, to);
+    assert_int_equal(system(command), 0);
+}
+
+/* The last weight is made a NaN, so that no prefill gives a token to choose. */
+static void cells_whose_logits_are_not_numbers_fail_alone_and_the_run_goes_on(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir(path_of("broken"), 0777), 0);
+    copy_file(TINY "/config.json", path_of("broken/config.json"));
+    copy_file(TINY "/model.safetensors", path_of("broken/model.safetensors"));
+    copy_file(LETTERS, path_of("broken/tokenizer.json"));
+    FILE *f = fopen(path_of("broken/model.safetensors"), "rb+");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, -2, SEEK_END), 0);
+    assert_int_equal(fwrite("\xC0\x7F", 1, 2, f), 2);
+    fclose(f);
+    char *text = strdup(MIXED), *model = strstr(text, "model: model");
+    assert_non_null(model);
+    ct_buf broken = {0};
+    assert_int_equal(ct_buf_addf(&broken, NULL, "%.*smodel: broken%s", (int)(model - text), text,
+                                 model + strlen("model: model")),
+                     CT_OK);
+    ct_run_result result = run_ok(broken.data, "nan", 0);
+    assert_true(result.failed > 0);
+    assert_int_equal(result.done + result.failed, result.cells);
+    assert_non_null(strstr(result.first_error, "is not a number"));
+    ct_buf_clear(&broken);
+    free(text);
 }
 
 static void a_changed_study_runs_only_what_is_new_and_shows_only_itself(void **state)
@@ -504,6 +539,7 @@ int main(void)
         cmocka_unit_test(a_run_in_pieces_ends_with_the_bytes_of_an_uninterrupted_one),
         cmocka_unit_test(a_stopped_run_says_so_keeps_what_is_finished_and_resumes),
         cmocka_unit_test(a_cell_that_fails_is_stored_reported_and_tried_again),
+        cmocka_unit_test(cells_whose_logits_are_not_numbers_fail_alone_and_the_run_goes_on),
         cmocka_unit_test(a_changed_study_runs_only_what_is_new_and_shows_only_itself),
         cmocka_unit_test(a_dry_run_counts_and_writes_nothing),
         cmocka_unit_test(what_would_fail_every_cell_is_an_error_of_the_run_with_its_line),
