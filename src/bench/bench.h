@@ -34,7 +34,8 @@ typedef struct ct_bench_step {
     int64_t rows, tokens; /* of the step; tokens of all rows */
     int64_t cache_tokens; /* before it */
     bool own_prompts;     /* no two rows share keys; else all rows are forks of one prefill */
-    ct_trace *trace;
+    ct_trace *trace;      /* wall times include choosing the tokens */
+    double choose_ms[CT_TRACE_STEPS]; /* of decode: finding each row's largest logit */
     int64_t peak_bytes;    /* resident at most while it ran; -1: the system does not say */
     int64_t state_bytes;   /* of all its sequences, shared blocks once */
     int64_t working_bytes; /* the session's memory and the logits */

@@ -35,15 +35,20 @@ static double step_ms(const ct_bench_step *s)
     return ct_trace_median(s->trace->wall_ms, s->trace->steps);
 }
 
-/* A step's time that no traced operation accounts for: bookkeeping, copies, choosing the token. */
+/* A step's time that no traced operation and no choice of tokens accounts for: bookkeeping, copies. */
 static double outside_ms(const ct_bench_step *s)
 {
     double rest[CT_TRACE_STEPS];
     for (int64_t i = 0; i < s->trace->steps; i++) {
-        rest[i] = s->trace->wall_ms[i];
+        rest[i] = s->trace->wall_ms[i] - s->choose_ms[i];
         for (size_t o = 0; o < s->trace->n_ops; o++) rest[i] -= s->trace->list[o].ms[i];
     }
     return ct_trace_median(rest, s->trace->steps);
+}
+
+static double choose_ms(const ct_bench_step *s)
+{
+    return ct_trace_median(s->choose_ms, s->trace->steps);
 }
 
 static double step_flops(const ct_bench_step *s)
@@ -104,15 +109,15 @@ static json_t *step_json(const outcome *o, const settings *set, const ct_bench_s
     for (size_t i = 0; set->ops && i < s->trace->n_ops; i++)
         json_array_append_new(ops, op_json(o, set, s->trace, &s->trace->list[i]));
     return json_pack(
-        "{s:s,s:I,s:I,s:I,s:b,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:o,s:I,s:I,s:o,s:o}", "step",
+        "{s:s,s:I,s:I,s:I,s:b,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:o,s:I,s:I,s:o,s:o}", "step",
         s->decode ? "decode" : "prefill", "rows", (json_int_t)s->rows, "tokens",
         (json_int_t)s->tokens, "cache_tokens", (json_int_t)s->cache_tokens, "own_keys",
         s->own_prompts, "ms", ms, "ms_a_token", ms / (double)s->tokens, "tokens_per_s",
         (double)s->tokens / ms * 1e3, "gflop_s", step_flops(s) / ms * 1e-6, "least_ms",
         ct_trace_least_ms(s->trace, &set->limits, o->model->compute), "share_of_limit",
-        step_share(o, set, s), "outside_operations_ms", outside_ms(s), "peak_bytes",
-        optional_bytes(s->peak_bytes), "state_bytes", (json_int_t)s->state_bytes, "working_bytes",
-        (json_int_t)s->working_bytes, "all_ms", times, "operations", ops);
+        step_share(o, set, s), "choosing_ms", choose_ms(s), "outside_ms", outside_ms(s),
+        "peak_bytes", optional_bytes(s->peak_bytes), "state_bytes", (json_int_t)s->state_bytes,
+        "working_bytes", (json_int_t)s->working_bytes, "all_ms", times, "operations", ops);
 }
 
 static json_t *model_json(const char *dir, const outcome *o, const settings *set)
@@ -180,8 +185,9 @@ static void print_ops(const outcome *o, const settings *set, const ct_bench_step
     char name[40];
     step_name(s, name, sizeof name);
     double ms = step_ms(s);
-    printf("\n%s, cache %lld: %.1f ms, of which %.1f outside operations\n", name,
+    printf("\n%s, cache %lld: %.1f ms, of which %.1f outside operations", name,
            (long long)s->cache_tokens, ms, outside_ms(s));
+    printf(s->decode ? ", %.1f choosing\n" : "\n", choose_ms(s));
     printf("  %-13s%-20s%6s%10s%6s%9s%7s%7s\n", "operation", "shape", "calls", "ms a call", "step",
            "GFLOP/s", "GB/s", "limit");
     for (size_t i = 0; i < s->trace->n_ops; i++) {
