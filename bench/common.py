@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,28 @@ class Worker:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+class Others:
+    """What part of the cores other programs take from now on: .share() is 0 .. 1."""
+
+    def __init__(self, worker):
+        self.worker, self.start = worker, self.now(worker)
+
+    @staticmethod
+    def now(worker):
+        tick = os.sysconf("SC_CLK_TCK")
+        ticks = [int(word) for word in pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        fields = pathlib.Path(f"/proc/{worker.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        own = (int(fields[11]) + int(fields[12])) / tick
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+            used = resource.getrusage(who)
+            own += used.ru_utime + used.ru_stime
+        return (sum(ticks) - ticks[3] - ticks[4]) / tick, own, time.perf_counter()
+
+    def share(self):
+        busy, own, wall = (b - a for a, b in zip(self.start, self.now(self.worker)))
+        return max(0.0, (busy - own) / (wall * os.cpu_count()))
 
 
 def cortado(program, *arguments):

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 
-from common import Worker, cortado, median, save
+from common import Others, Worker, cortado, median, random_ids, save
 
 HERE = pathlib.Path(__file__).resolve().parent
 HEADS, TOKENS = 8, 40
@@ -87,7 +87,7 @@ def loop_cells(worker, prompts, cells):
 def check_same(args):
     """The loop's intervention is cortado's: on the demonstration model in f32 both choose the same tokens."""
     model = HERE.parent / "models/griffin-demo"
-    ids, count, seen = list(range(3, 303)), 20, set()
+    ids, count, seen = random_ids(300, 4096), 20, set()
     worker = Worker(model, "f32", args.threads)
     for metric, keep in (("entropy", 2), ("l2", 4), ("entropy-inverted", 4), ("entropy", 0), ("entropy", HEADS)):
         theirs = worker.ask("cell", ids=ids, tokens=count, keep=keep, metric=metric)["ids"]
@@ -127,12 +127,14 @@ def main():
         chosen = [all_cells[(2 * i + 1) * len(all_cells) // (4 * args.cells)] for i in range(2 * args.cells)]
         worker = Worker(args.model, "bf16", args.threads)
         worker.ask("cell", ids=prompts[0], tokens=2, keep=None, metric="entropy")  # warms up
+        others = Others(worker)
         cells = loop_cells(worker, prompts, chosen[:args.cells])
         start = time.perf_counter()
         subprocess.run([args.cortado, "run", study, "--out", folder / "run", "--threads", str(args.threads)],
                        check=True, stdout=subprocess.DEVNULL)
         ours = (time.perf_counter() - start) * 1e3
         cells += loop_cells(worker, prompts, chosen[args.cells:])
+        share = others.share()
         versions = worker.ask("versions")
         worker.close()
         rows = subprocess.run([args.cortado, "export", folder / "run", "--format", "jsonl"], check=True,
@@ -144,7 +146,7 @@ def main():
         "prompts": len(prompts), "prompt_tokens": [len(p) for p in prompts], "interventions": len(INTERVENTIONS),
         "new_tokens": TOKENS, "cells": len(all_cells), "cortado_cells": len(done), "cortado_failed": failed,
         "cortado_ms": ours, "loop_cells_measured": cells, "loop_ms_extrapolated": loop, "ratio": loop / ours,
-        "threads": args.threads, "versions": versions,
+        "threads": args.threads, "versions": versions, "cpu_share_of_others": share,
         "commit": subprocess.run([args.cortado, "--version"], check=True, stdout=subprocess.PIPE,
                                  text=True).stdout.strip()})
     print(f"sweep of {len(all_cells)} cells: cortado {ours / 1e3:.1f} s ({failed} of {len(done)} failed), loop "

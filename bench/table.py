@@ -30,6 +30,14 @@ def shown(values, name):
     return text if len(values) < 2 else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
+QUIET = 0.05
+
+
+def quiet(rounds):
+    """Those during which other programs took less than QUIET of the cores; all if there are none."""
+    return [r for r in rounds if r["cpu_share_of_others"] < QUIET] or rounds
+
+
 def step_name(step):
     if step["step"] == "prefill":
         return f"prefill {step['tokens']}"
@@ -52,7 +60,8 @@ def bench(found):
     print(f"\n## cortado, products in {model['compute']}\n")
     print(f"`{found['command']}`: {model['parameters'] / 1e6:.0f} M parameters in {model['dtype']}; medians of "
           f"{runs['prefill']} prefills and {runs['decode']} decode steps. Start to first token "
-          f"{model['start_to_first_token_ms']:.0f} ms.\n")
+          f"{model['start_to_first_token_ms']:.0f} ms. Other programs took "
+          f"{100 * model['cpu_share_of_others']:.0f} % of the cores.\n")
     head("step", "ms", "tokens/s", "GFLOP/s", "share of limit", "peak MiB", "states MiB", "working MiB")
     for s in model["steps"]:
         row(step_name(s), f"{s['ms']:.1f}", f"{s['tokens_per_s']:.1f}", f"{s['gflop_s']:.0f}",
@@ -77,16 +86,18 @@ def operations(s):
 def compare(found):
     versions, linear = found["versions"], found["linear"]
     print(f"\n## transformers {versions['transformers']} (torch {versions['torch']}), {found['dtype']}\n")
+    rounds, products = quiet(found["rounds"]), quiet(found["products"])
     print(f"{len(found['rounds'])} rounds of transformers, then cortado, {found['threads']} threads each; medians "
-          f"(and range) over rounds of medians of {found['repeat']}.\n")
+          f"(and range) of medians of {found['repeat']} over the {len(rounds)} rounds in which other programs took "
+          f"least: at most {100 * max(r['cpu_share_of_others'] for r in rounds):.0f} % of the cores.\n")
     head("", "transformers", "cortado", "transformers / cortado")
     for name, label in NAMES.items():
         theirs, ours = ([r[side][name] for r in found["rounds"]] for side in ("transformers", "cortado"))
         row(label, shown(theirs, name), shown(ours, name), f"{median(theirs) / median(ours):.2f}")
     library = linear["library"] + (f" {versions['onednn']}, {linear['kernel']}" if linear["kernel"] else "")
-    theirs = [p["torch_gflop_s"] for p in found["products"]]
-    ours = [p["cortado_gflop_s"] for p in found["products"]]
-    whole = [p["prefill_gflop_s"] for p in found["products"]]
+    theirs = [p["torch_gflop_s"] for p in products]
+    ours = [p["cortado_gflop_s"] for p in products]
+    whole = [p["prefill_gflop_s"] for p in products]
     print(f"\ntorch.nn.functional.linear ({library}) at the shapes of a prefill of 512 tokens, weighted by their "
           f"calls: {shown(theirs, '')} GFLOP/s. cortado's products there: {shown(ours, '')} GFLOP/s, "
           f"{median(ours) / median(theirs):.2f} of it; its whole prefill: {shown(whole, '')} GFLOP/s, "
@@ -103,7 +114,8 @@ def sweep(found):
           f"cortado's {found['cortado_cells']} failed).\n")
     print(f"`cortado run`, whole: {found['cortado_ms'] / 1e3:.1f} s. A loop over transformers with the heads chosen in a "
           f"patched attention: {shown(cells, '')} ms a cell in {len(cells)} cells, thus "
-          f"{found['loop_ms_extrapolated'] / 1e3:.0f} s for all (extrapolated). Ratio {found['ratio']:.1f}.")
+          f"{found['loop_ms_extrapolated'] / 1e3:.0f} s for all (extrapolated). Ratio {found['ratio']:.1f}. "
+          f"Other programs took {100 * found['cpu_share_of_others']:.0f} % of the cores.")
 
 
 def main():

@@ -6,6 +6,7 @@
 
 #include "base/version.h"
 #include "bench/bench.h"
+#include "bench/others.h"
 #include "cli/common.h"
 #include "cli/verbs.h"
 
@@ -26,6 +27,7 @@ typedef struct outcome {
     ct_bench_steps steps;
     double start_ms; /* < 0: not measured */
     int64_t start_peak_bytes;
+    double others; /* part of the cores that other programs took meanwhile */
 } outcome;
 
 /* ---- numbers --------------------------------------------------------------------------------- */
@@ -126,11 +128,11 @@ static json_t *model_json(const char *dir, const outcome *o, const settings *set
     json_t *steps = json_array();
     for (size_t i = 0; i < o->steps.n; i++)
         json_array_append_new(steps, step_json(o, set, &o->steps.list[i]));
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:o,s:o,s:o}", "model", dir, "architecture",
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:f,s:o,s:o,s:o}", "model", dir, "architecture",
                      info->architecture, "backend", info->backend, "dtype", info->dtype, "compute",
                      info->compute, "parameters", (json_int_t)info->parameters, "weight_bytes",
-                     (json_int_t)info->weight_bytes, "start_to_first_token_ms",
-                     optional(o->start_ms), "start_peak_bytes",
+                     (json_int_t)info->weight_bytes, "cpu_share_of_others", o->others,
+                     "start_to_first_token_ms", optional(o->start_ms), "start_peak_bytes",
                      optional_bytes(o->start_ms > 0 ? o->start_peak_bytes : -1), "steps", steps);
 }
 
@@ -220,6 +222,9 @@ static void print_model(const char *dir, const outcome *o, const settings *set)
     const ct_model_info *info = ct_model_get_info(o->model);
     printf("\n%s\n%s, %.0f M parameters in %s, products in %s\n", dir, info->architecture,
            (double)info->parameters * 1e-6, info->dtype, info->compute);
+    if (o->others > 0.05)
+        printf("  other programs took %.0f %% of the cores: better measure again\n",
+               100 * o->others);
     if (set->whole) print_whole(o, set);
     for (size_t i = 0; set->ops && i < o->steps.n; i++)
         if (shows_ops(&o->steps, &o->steps.list[i])) print_ops(o, set, &o->steps.list[i]);
@@ -241,6 +246,7 @@ static ct_status bench_model(const ct_args *args, const char *dir, const setting
         .threads = (int)ct_args_int(args, "--threads", 0),
     };
     *o = (outcome){.start_ms = -1};
+    ct_usage before = ct_usage_now();
     CT_TRY(ct_model_open(dir, &options, &o->model, err));
     if (set->whole) {
         /* A new process counts what this one has in memory, so nothing is mapped meanwhile. */
@@ -256,6 +262,7 @@ static ct_status bench_model(const ct_args *args, const char *dir, const setting
         CT_TRY(ct_model_open(dir, &options, &o->model, err));
     }
     CT_TRY(ct_bench_run(o->model, &set->plan, &o->steps, err));
+    o->others = ct_usage_of_others(&before);
 done:
     return st;
 }
