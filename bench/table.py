@@ -86,13 +86,15 @@ def operations(s):
 def compare(found):
     versions, linear = found["versions"], found["linear"]
     print(f"\n## transformers {versions['transformers']} (torch {versions['torch']}), {found['dtype']}\n")
-    rounds, products = quiet(found["rounds"]), quiet(found["products"])
-    print(f"{len(found['rounds'])} rounds of transformers, then cortado, {found['threads']} threads each; medians "
-          f"(and range) of medians of {found['repeat']} over the {len(rounds)} rounds in which other programs took "
-          f"least: at most {100 * max(r['cpu_share_of_others'] for r in rounds):.0f} % of the cores.\n")
+    rounds = quiet(found["rounds"])
+    products = [r["products"] for r in rounds]
+    print(f"{len(found['rounds'])} rounds of transformers, then cortado, {found['threads']} threads each, of which "
+          f"the {len(rounds)} count in which other programs took less than {100 * QUIET:.0f} % of the cores (all, if "
+          f"there are none; here at most {100 * max(r['cpu_share_of_others'] for r in rounds):.0f} %). Medians and "
+          f"range over rounds of medians of {found['repeat']}.\n")
     head("", "transformers", "cortado", "transformers / cortado")
     for name, label in NAMES.items():
-        theirs, ours = ([r[side][name] for r in found["rounds"]] for side in ("transformers", "cortado"))
+        theirs, ours = ([r[side][name] for r in rounds] for side in ("transformers", "cortado"))
         row(label, shown(theirs, name), shown(ours, name), f"{median(theirs) / median(ours):.2f}")
     library = linear["library"] + (f" {versions['onednn']}, {linear['kernel']}" if linear["kernel"] else "")
     theirs = [p["torch_gflop_s"] for p in products]
@@ -123,6 +125,10 @@ def main():
     print("# Speed on a CPU\n")
     print("Model G: Griffin with 438 M parameters (`bench/griffin-438m.json`, random weights, seed 1). Made by "
           "`bench/run`, which has every command; the JSON file beside this one has every number.\n")
+    print("Prompts are random ids. transformers runs its own forward pass (sdpa, logits of the last token only) on the "
+          "same files; in f32 it holds the weights widened, cortado widens them as it reads. A loop over its forward "
+          "pass is timed, without the rest of `generate`; cortado's steps are timed inside `cortado bench`. Both "
+          "choose the largest logit.\n")
     machine(found["bench-bf16"])
     for key, tell in (("compare-bf16", compare), ("compare-f32", compare), ("sweep", sweep), ("bench-bf16", bench),
                       ("bench-f32", bench)):

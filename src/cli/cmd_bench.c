@@ -151,6 +151,13 @@ static void print_machine(const ct_limits *l)
         printf("  %-32s%9.0f GFLOP/s\n", "bf16 tiles in registers", l->bf16_gflop_s);
 }
 
+/* MiB, or "-" where the system does not say. */
+static const char *mib(int64_t bytes, char *room, size_t size)
+{
+    snprintf(room, size, "%.0f", (double)bytes / MIB);
+    return bytes < 0 ? "-" : room;
+}
+
 static void step_name(const ct_bench_step *s, char *out, size_t size)
 {
     if (!s->decode) snprintf(out, size, "prefill %lld", (long long)s->tokens);
@@ -164,17 +171,18 @@ static void print_whole(const outcome *o, const settings *set)
 {
     printf("  %-25s%6s%10s%10s%10s%7s%9s\n", "step", "cache", "ms", "tokens/s", "GFLOP/s", "limit",
            "peak MiB");
+    char room[32];
     if (o->start_ms > 0)
-        printf("  %-25s%6d%10.1f%36.0f\n", "start to a first token", 0, o->start_ms,
-               (double)o->start_peak_bytes / MIB);
+        printf("  %-25s%6d%10.1f%36s\n", "start to a first token", 0, o->start_ms,
+               mib(o->start_peak_bytes, room, sizeof room));
     for (size_t i = 0; i < o->steps.n; i++) {
         const ct_bench_step *s = &o->steps.list[i];
         char name[40];
         step_name(s, name, sizeof name);
         double ms = step_ms(s);
-        printf("  %-25s%6lld%10.1f%10.1f%10.1f%5.0f %%%9.0f\n", name, (long long)s->cache_tokens,
-               ms, (double)s->tokens / ms * 1e3, step_flops(s) / ms * 1e-6,
-               100 * step_share(o, set, s), (double)s->peak_bytes / MIB);
+        printf("  %-25s%6lld%10.1f%10.1f%10.1f%5.0f %%%9s\n", name, (long long)s->cache_tokens, ms,
+               (double)s->tokens / ms * 1e3, step_flops(s) / ms * 1e-6, 100 * step_share(o, set, s),
+               mib(s->peak_bytes, room, sizeof room));
     }
     const ct_bench_step *last = &o->steps.list[o->steps.n - 1];
     printf("  memory of the last: weights %.0f MiB (mapped), states %.0f, working %.0f\n",
