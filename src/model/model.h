@@ -127,6 +127,8 @@ ct_status ct_model_check_ops(const ct_model *model, ct_err *err) CT_CHECK;
 
 /* The model whose sequences the session steps. */
 const ct_model *ct_session_model(const ct_session *session);
+/* Bytes of working memory and scratch that the session holds by now. */
+size_t ct_session_bytes(const ct_session *session);
 
 /* ---- kinds of layers ------------------------------------------------------------------------ */
 

@@ -109,6 +109,11 @@ const ct_model *ct_session_model(const ct_session *session)
     return session->model;
 }
 
+size_t ct_session_bytes(const ct_session *session)
+{
+    return session->memory_floats * sizeof(float) + session->scratch_bytes;
+}
+
 /* Working memory and scratch for a pass of `tokens`: x and normed, then the hungriest part. */
 static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
 {

@@ -4,6 +4,7 @@
 
 #include "op/cpu/attention.h"
 #include "op/cpu/kernels.h"
+#include "op/cpu/limit_loops.h"
 #include "op/cpu/matmul.h"
 
 #define CT_PASTE_(a, b)  a##b
@@ -37,6 +38,11 @@ const ct_ops *CT_PASTE(ct_ops_cpu_, CT_ISA)(void)
 {
     static const ct_ops ops = CT_OPS_TABLE(class_name, choose_compute, matmul);
     return &ops;
+}
+
+ct_limit_loops CT_PASTE(ct_limit_loops_, CT_ISA)(void)
+{
+    return (ct_limit_loops){.read = limit_read, .fma_f32 = limit_fma_f32};
 }
 
 #endif
