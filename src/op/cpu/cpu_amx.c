@@ -25,6 +25,7 @@ enum {
     DEPTH = 1024,      /* k of a pass: 32 rows of w take 64 KiB of the second-level cache */
     MAX_TOKENS = 512,  /* of a task, fewer where K is long: */
     X_BYTES = 3 << 19, /* its part of x stays in second-level cache while all panels pass by */
+    AHEAD_TOKENS = 64, /* up to so many the rows of w come in order and fast enough by themselves */
     THREAD_BYTES = PANEL * DEPTH * 2 + PANEL * MAX_TOKENS * 4,
 };
 _Static_assert((int)THREAD_BYTES <= (int)CT_PACKED_FLOATS * 4, "scratch of a product's thread");
@@ -139,7 +140,7 @@ static ahead ahead_of(const char *base, int64_t rows, int64_t row_bytes, int64_t
     return (ahead){.base = base,
                    .row_bytes = row_bytes,
                    .rows = rows,
-                   .per_step = lines > 0 ? (lines + steps - 1) / steps : 0};
+                   .per_step = lines > 0 && count > AHEAD_TOKENS ? (lines + steps - 1) / steps : 0};
 }
 
 /* The sums of 32 rows of a with 16 or 32 of b: sum[half of b][half of a] are tiles [16 of a, 16 of
