@@ -306,13 +306,12 @@ static void run_product(const product *p, int threads, char *rooms)
 {
     int64_t panels = (p->w->rows + PANEL - 1) / PANEL;
     int64_t count = task_tokens(p->x.tokens, panels, p->w->cols, threads);
-    int64_t cuts = (p->x.tokens + count - 1) / count;
-#pragma omp for schedule(static)
-    for (int64_t task = 0; task < panels * cuts; task++) {
-        int64_t token = task / panels * count;
-        product_task(p, task % panels * PANEL, token, min_i64(count, p->x.tokens - token),
-                     rooms + omp_get_thread_num() * THREAD_BYTES);
-    }
+    for (int64_t token = 0; token < p->x.tokens; token += count)
+#pragma omp for schedule(static) nowait
+        for (int64_t panel = 0; panel < panels; panel++)
+            product_task(p, panel * PANEL, token, min_i64(count, p->x.tokens - token),
+                         rooms + omp_get_thread_num() * THREAD_BYTES);
+#pragma omp barrier
 }
 
 /* How a call uses its scratch: x's tiles, then a room for each thread. */
@@ -433,17 +432,16 @@ ct_status ct_amx_gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t toke
     product p = {y, down, mlp->down_bias, true, g.hidden};
     int64_t panels = gate->rows / TILE;
     int64_t count = task_tokens(tokens, panels, gate->cols, use.threads);
-    int64_t cuts = (tokens + count - 1) / count;
 #pragma omp parallel num_threads(use.threads) if (use.threads > 1)
     {
         pack_tokens(&g.x, x, gate->cols);
         configure_tiles();
-#pragma omp for schedule(static)
-        for (int64_t task = 0; task < panels * cuts; task++) {
-            int64_t token = task / panels * count;
-            gated_task(&g, task % panels * TILE, token, min_i64(count, tokens - token),
-                       use.rooms + omp_get_thread_num() * THREAD_BYTES);
-        }
+        for (int64_t token = 0; token < tokens; token += count)
+#pragma omp for schedule(static) nowait
+            for (int64_t panel = 0; panel < panels; panel++)
+                gated_task(&g, panel * TILE, token, min_i64(count, tokens - token),
+                           use.rooms + omp_get_thread_num() * THREAD_BYTES);
+#pragma omp barrier
         run_product(&p, use.threads, use.rooms);
         _tile_release();
     }
