@@ -1,4 +1,4 @@
-"""Makes the training rows of griffin-demo: needles in text, plain text, copying. Every row is drawn afresh.
+"""Makes the training rows of the demo models: needles in text, plain text, copying. Every row is drawn afresh.
 
 A row is T + 1 token ids and a class for each: 0 no loss, 1 text, 2 answer, 3 second copy. Needles are random: their words
 come from tokenizer.py's pools, which hold no content word of the evaluation's needle. The answer is always the exact
