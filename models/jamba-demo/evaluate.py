@@ -1,0 +1,83 @@
+"""Needle-in-a-haystack evaluation of jamba-demo and mamba-demo with head selection, in torch.
+
+    python3 evaluate.py --haystack NAME=GLOB ... [--model FOLDER] [--out RESULTS.json] [--quick] [--stages both]
+
+Prompts, scoring and head selection: ../common/niah.py; lengths 250 .. 4096 of this tokenizer's tokens times depths 0 .. 100 (10 x 10).
+"""
+import argparse
+import json
+import os
+import sys
+import time
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[1:1] = [HERE, os.path.join(HERE, "..", "common")]
+
+import jamba
+import niah
+
+
+def print_map(table):
+    """Scores 0 .. 5 by length (rows) and depth (columns)."""
+    print("length " + " ".join(f"{d:>5}" for d in next(iter(table.values()))))
+    for length, by_depth in table.items():
+        print(f"{length:6} " + " ".join(f"{s:5.1f}" for s in by_depth.values()))
+
+
+def evaluate(weights, cfg, tok, haystack, device, grid=10, quick=False, prefill=True):
+    """haystack: {name: text}. Returns a dict for JSON and prints tables. `quick`: the first set of prompts only; `prefill`: also selection
+    in both stages, on every fourth prompt."""
+    started, results = time.time(), {}
+    dec = jamba.Decoder(weights, cfg, device)
+    for name, prompts in niah.prompt_sets(tok, haystack, None, grid).items():
+        if quick and results:
+            break
+        r, first, state = niah.all_heads(dec, tok, prompts)
+        results[f"all heads: {name}"] = r
+        print(f"\nall heads: {name}: accuracy {r['accuracy']:.3f} ({r['prompts']} prompts, {min(len(p.ids) for p in prompts)} to "
+              f"{max(len(p.ids) for p in prompts)} tokens)", flush=True)
+        print_map(r["score_by_length_depth"])
+        if "read twice" in name or not jamba.attention_layers(cfg):
+            print("answers:", json.dumps([f["answer"] for f in r["failures"][::6]], indent=0))
+            continue
+        g = niah.selection(dec, tok, prompts, range(9), "generation", merged=(first, state))
+        results[f"{name}, generation"] = g
+        niah.show(name, g)
+        print("answers, lowest entropy:", json.dumps(g["sample_answers"], indent=0), flush=True)
+        if prefill and not any("prefill" in k for k in results):
+            g = niah.selection(dec, tok, prompts[::4], range(9), "prefill+generation")
+            results[f"{name}, prefill+generation"] = g
+            niah.show(name, g)
+            sys.stdout.flush()
+        del state
+    print(f"\nevaluation took {time.time() - started:.0f} s", flush=True)
+    return results
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("--haystack", nargs="+", required=True, metavar="NAME=GLOB")
+    ap.add_argument("--model", default=HERE)
+    ap.add_argument("--weights", help="another weights file than the model's")
+    ap.add_argument("--out")
+    ap.add_argument("--quick", action="store_true", help="the first set of prompts only")
+    ap.add_argument("--no-prefill", action="store_true", help="head selection in the generation stage only")
+    ap.add_argument("--grid", type=int, default=10)
+    args = ap.parse_args()
+    with open(os.path.join(args.model, "config.json")) as f:
+        cfg = json.load(f)
+    weights = load_file(args.weights or os.path.join(args.model, "model.safetensors"))
+    tok = Tokenizer.from_file(os.path.join(args.model, "tokenizer.json"))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    results = evaluate(weights, cfg, tok, niah.read_haystack(args.haystack), device, args.grid, args.quick, not args.no_prefill)
+    if args.out:
+        with open(args.out, "w") as f:
+            json.dump(results, f, indent=1)
+
+
+if __name__ == "__main__":
+    main()
