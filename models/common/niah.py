@@ -15,6 +15,7 @@ import glob
 import json
 import math
 import os
+import random
 import re
 
 import torch
@@ -186,6 +187,31 @@ def prompt_sets(tok, haystack, paper_prompts=None, grid=10):
         prompts = [Prompt(tok, d["content"], d["context_length"], d["depth_percent"]) for d in items]
         sets[f"paper {kind}"] = [p for p in prompts if len(p.ids) + NEW_TOKENS <= (5120 if kind == "prompts_base" else 4096)]
     return {name: prompts for name, prompts in sets.items() if prompts}
+
+
+CITIES = ("Lisbon", "Oslo", "Kyoto", "Cusco", "Tallinn", "Bergen", "Porto", "Ghent", "Turin", "Riga", "Quito", "Leeds", "Nairobi", "Sofia", "Utrecht",
+          "Hobart", "Bilbao", "Graz", "Izmir", "Malmo", "Cork", "Basel", "Split", "Tampere", "Tbilisi", "Dakar", "Nantes", "Perth", "Lima", "Zagreb",
+          "Austin", "Minsk")
+ACTS = ("draw a bridge", "hear a choir", "buy a lamp", "read a map", "watch a play", "find a stone", "ride a tram", "carry a kite")
+STAYS = ("wait", "rest", "sing", "walk", "dance", "stand", "talk", "work")
+SPOTS = ("Castle Square", "Market Hall", "Mill Street", "Harbour Gate", "Abbey Garden", "North Pier", "Clock Tower", "Linden Court")
+WHENS = ("a cold night", "a quiet evening", "a long weekend", "a windy morning", "a late summer", "a wet holiday", "a bright afternoon", "a busy week")
+
+
+def crowded(tok, haystack_ids, length, depth, others, seed=0):
+    """The prompt with `others` more needles of the same form, about other cities, at random sentence ends."""
+    rng = random.Random(f"{seed} {length} {depth} {others}")
+    crowd = [f"\nThe best thing to do in {city} is {rng.choice(ACTS)} and {rng.choice(STAYS)} in {rng.choice(SPOTS)} on {rng.choice(WHENS)}.\n"
+             for city in rng.sample(CITIES, others)]
+    cost = sum(len(tok.encode(n, add_special_tokens=False).ids) for n in crowd)
+    text = build_prompt(tok, haystack_ids, f"\n{SENTENCE}\n", length - cost, depth)
+    context, rest = text.split("\n\nQUESTION: ")
+    needle = context.index(SENTENCE)
+    ends = [m.end() for m in re.finditer(r"\.(?= )", context) if not needle <= m.end() <= needle + len(SENTENCE)]
+    places = sorted(rng.choices(ends, k=others), reverse=True)
+    for at, sentence in zip(places, crowd):
+        context = context[:at] + sentence + context[at + 1:]
+    return Prompt(tok, context + "\n\nQUESTION: " + rest, others, depth)
 
 
 def read_haystack(args):

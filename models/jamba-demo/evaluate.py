@@ -1,8 +1,9 @@
 """Needle-in-a-haystack evaluation of jamba-demo and mamba-demo with head selection, in torch.
 
-    python3 evaluate.py --haystack NAME=GLOB ... [--model FOLDER] [--out RESULTS.json] [--quick] [--stages both]
+    python3 evaluate.py --haystack NAME=GLOB ... [--model FOLDER] [--paper-prompts DIR] [--out RESULTS.json] [--quick]
 
 Prompts, scoring and head selection: ../common/niah.py; lengths 250 .. 4096 of this tokenizer's tokens times depths 0 .. 100 (10 x 10).
+Not with --quick: prompts longer than the training rows, and prompts of 2,387 tokens with up to 32 more needles of the same form.
 """
 import argparse
 import json
@@ -28,12 +29,31 @@ def print_map(table):
         print(f"{length:6} " + " ".join(f"{s:5.1f}" for s in by_depth.values()))
 
 
-def evaluate(weights, cfg, tok, haystack, device, grid=10, quick=False, prefill=True):
+def capacity(dec, tok, text):
+    """Accuracy with all heads and without any (both stages) by the number of other needles, and beyond the training length."""
+    ids = tok.encode(text, add_special_tokens=False).ids
+    sets = {f"{n} other needles": [niah.crowded(tok, ids, 2387, d, n) for d in niah.linspace(0, 100, 10)] for n in (0, 1, 2, 4, 8, 16, 32)}
+    for n in (6144, 8192, 12288):
+        sets[f"length {n}"] = [niah.Prompt(tok, niah.build_prompt(tok, ids, f"\n{niah.SENTENCE}\n", n, d), n, d) for d in (0, 25, 50, 75, 100)]
+    out = {}
+    for name, prompts in sets.items():
+        out[name] = {"prompts": len(prompts)}
+        for label, select in (("all heads", None), ("no heads", niah.selector("entropy", 0, None, 8))):
+            if select is None or jamba.attention_layers(dec.cfg):
+                first, state = niah.prefill_all(dec, prompts, select)
+                texts = niah.answers(dec, tok, first, state, select)
+                out[name][label] = niah.accuracy(texts)
+                out[name][label + ", answers"] = texts[::4]
+        print(name, {k: v for k, v in out[name].items() if "answers" not in k}, flush=True)
+    return out
+
+
+def evaluate(weights, cfg, tok, haystack, device, grid=10, quick=False, prefill=True, paper_prompts=None):
     """haystack: {name: text}. Returns a dict for JSON and prints tables. `quick`: the first set of prompts only; `prefill`: also selection
     in both stages, on every fourth prompt."""
     started, results = time.time(), {}
     dec = jamba.Decoder(weights, cfg, device)
-    for name, prompts in niah.prompt_sets(tok, haystack, None, grid).items():
+    for name, prompts in niah.prompt_sets(tok, haystack, paper_prompts, grid).items():
         if quick and results:
             break
         r, first, state = niah.all_heads(dec, tok, prompts)
@@ -41,7 +61,7 @@ def evaluate(weights, cfg, tok, haystack, device, grid=10, quick=False, prefill=
         print(f"\nall heads: {name}: accuracy {r['accuracy']:.3f} ({r['prompts']} prompts, {min(len(p.ids) for p in prompts)} to "
               f"{max(len(p.ids) for p in prompts)} tokens)", flush=True)
         print_map(r["score_by_length_depth"])
-        if "read twice" in name or not jamba.attention_layers(cfg):
+        if "read twice" in name or "jrt" in name or not jamba.attention_layers(cfg):
             print("answers:", json.dumps([f["answer"] for f in r["failures"][::6]], indent=0))
             continue
         g = niah.selection(dec, tok, prompts, range(9), "generation", merged=(first, state))
@@ -54,6 +74,8 @@ def evaluate(weights, cfg, tok, haystack, device, grid=10, quick=False, prefill=
             niah.show(name, g)
             sys.stdout.flush()
         del state
+    if not quick:
+        results["capacity"] = capacity(dec, tok, next(iter(haystack.values())))
     print(f"\nevaluation took {time.time() - started:.0f} s", flush=True)
     return results
 
@@ -63,6 +85,7 @@ def main():
     ap.add_argument("--haystack", nargs="+", required=True, metavar="NAME=GLOB")
     ap.add_argument("--model", default=HERE)
     ap.add_argument("--weights", help="another weights file than the model's")
+    ap.add_argument("--paper-prompts", help="folder with prompts_base and prompts_base_jrt")
     ap.add_argument("--out")
     ap.add_argument("--quick", action="store_true", help="the first set of prompts only")
     ap.add_argument("--no-prefill", action="store_true", help="head selection in the generation stage only")
@@ -73,7 +96,7 @@ def main():
     weights = load_file(args.weights or os.path.join(args.model, "model.safetensors"))
     tok = Tokenizer.from_file(os.path.join(args.model, "tokenizer.json"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    results = evaluate(weights, cfg, tok, niah.read_haystack(args.haystack), device, args.grid, args.quick, not args.no_prefill)
+    results = evaluate(weights, cfg, tok, niah.read_haystack(args.haystack), device, args.grid, args.quick, not args.no_prefill, args.paper_prompts)
     if args.out:
         with open(args.out, "w") as f:
             json.dump(results, f, indent=1)

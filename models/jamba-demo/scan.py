@@ -13,7 +13,7 @@ try:
 except ImportError:         # CPU only
     triton = None
 
-SPAN, CHANNELS, WARPS = 32, 8, 4     # tile: time steps, channels; warps a program
+SPAN, CHANNELS, WARPS = 16, 8, 1     # tile: time steps, channels; warps a program
 
 
 if triton:

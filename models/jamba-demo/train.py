@@ -158,7 +158,7 @@ def main():
         cfg = json.load(f)
     if args.tiny:
         cfg |= {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 32, "mamba_dt_rank": 4}
-        args.tokens, args.workers, args.log_every = 1280, 2, 2
+        args.tokens, args.workers, args.log_every = 5120, 2, 2
     torch.backends.cuda.matmul.allow_tf32 = True
     os.makedirs(args.out, exist_ok=True)
     torch.manual_seed(args.seed)
