@@ -211,7 +211,7 @@ def crowded(tok, haystack_ids, length, depth, others, seed=0):
     places = sorted(rng.choices(ends, k=others), reverse=True)
     for at, sentence in zip(places, crowd):
         context = context[:at] + sentence + context[at + 1:]
-    return Prompt(tok, context + "\n\nQUESTION: " + rest, others, depth)
+    return Prompt(tok, context + "\n\nQUESTION: " + rest, length, depth)
 
 
 def read_haystack(args):

@@ -3,16 +3,17 @@
     python3 check_hf.py random [--model FOLDER]              random weights: training path, plain path, cached decoding
     python3 check_hf.py files PROMPTS.json [--model FOLDER]  the exported files: logits and greedy tokens against the plain path
 
-PROMPTS.json is a list of strings. Transformers 5.23 cannot keep a cache for a Jamba without attention layers; mamba-demo's
-config.json therefore says use_cache false.
+PROMPTS.json is a list of strings. Transformers 5.23 cannot keep a cache for a Jamba without attention layers: mamba-demo's
+config.json and generation_config.json therefore say use_cache false.
 """
 import json
 import os
 import sys
+import tempfile
 
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, JambaConfig, JambaForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[1:1] = [HERE, os.path.join(HERE, "..", "common")]
@@ -35,10 +36,7 @@ def check_random(folder):
     T = 23
     ids = torch.randint(4, cfg["vocab_size"], (3, T + 1))
     ids[:, 0] = 2
-    model = JambaForCausalLM(JambaConfig(**{k: v for k, v in cfg.items() if k != "torch_dtype"})).eval()
-    import tempfile
     with tempfile.TemporaryDirectory() as tmp:      # through a file: the loader splits and stacks the experts
-        from safetensors.torch import save_file
         save_file(weights, os.path.join(tmp, "model.safetensors"), metadata={"format": "pt"})
         with open(os.path.join(tmp, "config.json"), "w") as f:
             json.dump(cfg, f)

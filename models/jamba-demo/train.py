@@ -135,11 +135,11 @@ def main():
     ap.add_argument("--work", required=True)
     ap.add_argument("--out", required=True)
     ap.add_argument("--model", default=HERE, help="folder of config.json and tokenizer.json")
-    ap.add_argument("--steps", type=int, nargs=2, default=(5000, 900), metavar=("NATURAL", "DROPHEAD"), help="0 for the second: the first stage alone")
+    ap.add_argument("--steps", type=int, nargs=2, default=(8000, 1200), metavar=("NATURAL", "DROPHEAD"), help="0 for the second: the first stage alone")
     ap.add_argument("--lr", type=float, nargs=2, default=(2.5e-3, 6e-4), metavar=("NATURAL", "DROPHEAD"))
-    ap.add_argument("--share", type=float, default=0.10, help="rows with DropHead in the second stage")
+    ap.add_argument("--share", type=float, default=0.30, help="rows with DropHead in the second stage")
     ap.add_argument("--kmin", type=int, default=4, help="fewest heads that DropHead keeps")
-    ap.add_argument("--mix", type=float, default=0.5, help="exported weights = before + MIX * (after - before the second stage)")
+    ap.add_argument("--mix", type=float, default=0.25, help="exported weights = before + MIX * (after - before the second stage)")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--tokens", type=int, default=81920, help="tokens a step")
     ap.add_argument("--workers", type=int, default=12)
@@ -190,7 +190,7 @@ def main():
         save(after, os.path.join(args.out, "drophead.safetensors"))
         final = {n: before[n] + args.mix * (t - before[n]) for n, t in after.items()}
     save(final, os.path.join(args.out, "model.safetensors"))
-    for name, value in (("config", cfg), ("generation_config", {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0, "do_sample": False})):
+    for name, value in (("config", cfg), ("generation_config", {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0, "do_sample": False} | ({} if cfg["use_cache"] else {"use_cache": False}))):
         with open(os.path.join(args.out, name + ".json"), "w") as f:
             json.dump(value, f, indent=2)
             f.write("\n")
