@@ -20,8 +20,7 @@
 
 #include "base/err.h"
 #include "op/cpu/cpu.h"
-#include "op/cpu/gemm.h"
-#include "op/cpu/kernels.h"
+#include "op/cpu/vec.h"
 
 enum { CT_TILE = CT_ATTN_TILE };
 
@@ -41,6 +40,14 @@ typedef struct attn_tile {
     int64_t value_width;                       /* D rounded up to whole vectors */
     pair_sums *sums;
 } attn_tile;
+
+/* The query of a pair, [D]. */
+CT_INLINE const float *pair_query(const attn_tile *tile, int64_t pair)
+{
+    const ct_attn_args *args = tile->args;
+    int64_t token = tile->row->seg.first + tile->first_token + pair / tile->heads;
+    return args->q + (token * args->heads + tile->first_head + pair % tile->heads) * args->head_dim;
+}
 
 /* Bits 64b .. 64b+63 of a row's marks. */
 CT_INLINE uint64_t marked_bits(const ct_attn_row *row, int64_t block)
@@ -67,23 +74,6 @@ CT_INLINE void visible(const attn_tile *tile, int64_t token, int64_t block, int6
     int64_t to = position + 1 - base;
     *begin = from < 0 ? 0 : from > CT_KV_BLOCK ? CT_KV_BLOCK : from;
     *end = to < *begin ? *begin : to > CT_KV_BLOCK ? CT_KV_BLOCK : to;
-}
-
-/* kt[d][s] = k[s][d]: scores of one query then lie side by side. */
-CT_INLINE void transpose_keys(float *kt, const float *k, int64_t stride, int64_t dim)
-{
-    int64_t d = 0;
-    for (; d + VL <= dim; d += VL)
-        for (int64_t s = 0; s < CT_KV_BLOCK; s += VL) {
-            vf r[VL];
-            CT_UNROLL
-            for (int i = 0; i < VL; i++) r[i] = v_load(k + (s + i) * stride + d);
-            v_transpose(r);
-            CT_UNROLL
-            for (int i = 0; i < VL; i++) v_store(kt + (d + i) * CT_KV_BLOCK + s, r[i]);
-        }
-    for (; d < dim; d++)
-        for (int64_t s = 0; s < CT_KV_BLOCK; s++) kt[d * CT_KV_BLOCK + s] = k[s * stride + d];
 }
 
 /* Which of the weights 2^(s-m) go into the values. */
@@ -144,77 +134,44 @@ CT_INLINE void softmax_block(pair_sums *sums, float *score, float *value, int64_
     sums->marked = sums->marked + in;
 }
 
-/* value[pair] += sum over keys [begin, end) of the block of weight[pair] v. */
-CT_INLINE void add_values(const attn_tile *tile, int64_t pair, int64_t pairs, const float *v,
-                          int64_t stride, int64_t begin, int64_t end)
-{
-    if (begin < end)
-        gemm(pairs, tile->value_width, end - begin, tile->score + pair * CT_KV_BLOCK + begin,
-             CT_KV_BLOCK, v + begin * stride, CT_F32, stride,
-             tile->value + pair * tile->value_width, tile->value_width, GEMM_CONTINUE);
-}
-
-/* Values of all pairs. A key that a token does not see is left out of its sum, not multiplied by 0:
- * its memory may hold anything. Where the tokens of the tile see different parts of the block, the
- * part common to all is done together, and each token's rest before and after it. */
-static void accumulate_block(const attn_tile *tile, int64_t block, const float *v, int64_t stride)
-{
-    int64_t from = 0, to = CT_KV_BLOCK, begin, end;
-    for (int64_t t = 0; t < tile->tokens; t++) {
-        visible(tile, t, block, &begin, &end);
-        if (begin > from) from = begin;
-        if (end < to) to = end;
-    }
-    if (from < to) {
-        for (int64_t t = 0; t < tile->tokens; t++) {
-            visible(tile, t, block, &begin, &end);
-            add_values(tile, t * tile->heads, tile->heads, v, stride, begin, from);
-        }
-        add_values(tile, 0, tile->pairs, v, stride, from, to);
-        for (int64_t t = 0; t < tile->tokens; t++) {
-            visible(tile, t, block, &begin, &end);
-            add_values(tile, t * tile->heads, tile->heads, v, stride, to, end);
-        }
-    } else {
-        for (int64_t t = 0; t < tile->tokens; t++) {
-            visible(tile, t, block, &begin, &end);
-            add_values(tile, t * tile->heads, tile->heads, v, stride, begin, end);
-        }
-    }
-}
+/* The products, which the including file defines (attention_f32.h, cpu_amx.c): */
+/* Before and after a thread's tiles. */
+static void begin_products(void);
+static void end_products(void);
+/* Takes the tile's queries, scaled by `scale`, into its scratch. */
+static void take_queries(attn_tile *tile, float scale);
+/* score[pair][s] = query . key s, for all pairs and the 64 keys of a block. */
+static void block_scores(const attn_tile *tile, int64_t block);
+/* value[pair] += the sum over the block's keys of score[pair][s] v[s]; the scores of keys that a
+ * pair does not see are 0. The scores are lost. */
+static void block_values(const attn_tile *tile, int64_t block);
 
 static void attend_block(const attn_tile *tile, int64_t block)
 {
-    const ct_attn_args *args = tile->args;
     const ct_attn_row *row = tile->row;
-    int64_t dim = args->head_dim, stride = args->kv_heads * dim, width = tile->value_width;
+    int64_t width = tile->value_width;
     edit_bits edit = {row->edit, 0};
     if (row->edit != CT_WEIGHTS_KEEP && row->edit != CT_WEIGHTS_NULL)
         edit.marked = marked_bits(row, block);
 
-    transpose_keys(tile->kt, row->k[block] + tile->kv_head * dim, stride, dim);
-    gemm(tile->pairs, CT_KV_BLOCK, dim, tile->q, dim, tile->kt, CT_F32, CT_KV_BLOCK, tile->score,
-         CT_KV_BLOCK, GEMM_SET);
+    block_scores(tile, block);
     for (int64_t p = 0; p < tile->pairs; p++) {
         int64_t begin, end;
         visible(tile, p / tile->heads, block, &begin, &end);
-        if (begin == end) continue;
+        if (begin == end) {
+            memset(tile->score + p * CT_KV_BLOCK, 0, CT_KV_BLOCK * sizeof(float));
+            continue;
+        }
         uint64_t seen = UINT64_MAX >> (CT_KV_BLOCK - end) & UINT64_MAX << begin;
         pair_sums *sums = &tile->sums[p];
         float *score = tile->score + p * CT_KV_BLOCK, *value = tile->value + p * width;
         if (seen == UINT64_MAX && row->edit == CT_WEIGHTS_KEEP) /* the usual case, without masks */
             softmax_block(sums, score, value, width, UINT64_MAX, (edit_bits){CT_WEIGHTS_KEEP, 0});
-        else softmax_block(sums, score, value, width, seen, edit);
+        else
+            softmax_block(sums, score, value, width, seen,
+                          (edit_bits){edit.mode, edit.marked & seen});
     }
-    if (row->edit == CT_WEIGHTS_NULL) return;
-    const float *v = row->v[block] + tile->kv_head * dim;
-    if (width != dim) { /* rows of whole vectors */
-        for (int64_t s = 0; s < CT_KV_BLOCK; s++)
-            memcpy(tile->vt + s * width, v + s * stride, (size_t)dim * sizeof *v);
-        accumulate_block(tile, block, tile->vt, width);
-    } else {
-        accumulate_block(tile, block, v, stride);
-    }
+    if (row->edit != CT_WEIGHTS_NULL) block_values(tile, block);
 }
 
 /* Marked positions that a query sees. */
@@ -254,22 +211,10 @@ static void finish_tile(const attn_tile *tile)
 
 static void attend_tile(attn_tile *tile)
 {
-    const ct_attn_args *args = tile->args;
     const ct_seg *seg = &tile->row->seg;
-    int64_t dim = args->head_dim;
-    float scale = args->scale * 1.44269504088896f;
-    for (int64_t token = 0; token < tile->tokens; token++)
-        for (int64_t h = 0; h < tile->heads; h++) {
-            int64_t p = token * tile->heads + h;
-            const float *q = args->q + ((seg->first + tile->first_token + token) * args->heads +
-                                        tile->first_head + h) *
-                                           dim;
-            for (int64_t d = 0; d < dim; d++) tile->q[p * dim + d] = q[d] * scale;
-            tile->sums[p] = (pair_sums){.m = -1e30f};
-        }
+    take_queries(tile, tile->args->scale * 1.44269504088896f);
+    for (int64_t p = 0; p < tile->pairs; p++) tile->sums[p] = (pair_sums){.m = -1e30f};
     memset(tile->value, 0, (size_t)(tile->pairs * tile->value_width) * sizeof *tile->value);
-    if (tile->value_width != dim)
-        memset(tile->vt, 0, (size_t)(CT_KV_BLOCK * tile->value_width) * sizeof *tile->vt);
 
     int64_t first = seg->position + tile->first_token, last = first + tile->tokens - 1;
     for (int64_t b = window_begin(tile->row, first) / CT_KV_BLOCK; b <= last / CT_KV_BLOCK; b++)
@@ -328,18 +273,23 @@ static ct_status attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err
     int threads = (int)min_i64(min_i64(omp_get_max_threads(), (int64_t)room), tiles);
     if (threads < 1) return CT_OK;
 
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < tiles; i++) {
-        attn_tile tile = tile_at(args, &tiling, i);
-        float *at = (float *)start + (size_t)omp_get_thread_num() * floats;
-        tile.value_width = width;
-        tile.sums = (pair_sums *)(void *)at, at += CT_TILE * sizeof(pair_sums) / sizeof(float);
-        tile.q = at, at += CT_TILE * dim;
-        tile.score = at, at += CT_TILE * CT_KV_BLOCK;
-        tile.value = at, at += CT_TILE * width;
-        tile.kt = at, at += CT_KV_BLOCK * dim;
-        tile.vt = at;
-        attend_tile(&tile);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        begin_products();
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < tiles; i++) {
+            attn_tile tile = tile_at(args, &tiling, i);
+            float *at = (float *)start + (size_t)omp_get_thread_num() * floats;
+            tile.value_width = width;
+            tile.sums = (pair_sums *)(void *)at, at += CT_TILE * sizeof(pair_sums) / sizeof(float);
+            tile.q = at, at += CT_TILE * width;
+            tile.score = at, at += CT_TILE * CT_KV_BLOCK;
+            tile.value = at, at += CT_TILE * width;
+            tile.kt = at, at += CT_KV_BLOCK * width;
+            tile.vt = at;
+            attend_tile(&tile);
+        }
+        end_products();
     }
     return CT_OK;
 }

@@ -36,6 +36,10 @@ ct_status ct_amx_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
 ct_status ct_amx_gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                           const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
 
+/* ct_ops.attention of the amx table: with bf16 products, queries, keys, weights and values are
+ * rounded to bf16; the softmax between them, entropy and l2 stay in f32. */
+ct_status ct_amx_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err) CT_CHECK;
+
 /* Floats of scratch that one thread of attention needs; a multiple of 16. */
 size_t ct_attn_scratch_floats(int64_t head_dim);
 /* ct_ops.scratch_bytes of all of these tables. */

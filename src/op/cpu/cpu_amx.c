@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "op/cpu/attention.h"
 #include "op/cpu/vec.h"
 
 enum {
@@ -191,11 +192,6 @@ static void multiply(float *sum, const operand *a, const operand *b, int64_t b_r
     stores_done();
 }
 
-static int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* x as tiles of pairs: 32 tokens take `per_pair` words, each step of k two tiles of 16 tokens. */
 typedef struct packed {
     uint16_t *tiles;
@@ -363,14 +359,20 @@ typedef struct gated {
     packed x, hidden; /* hidden: what `down` takes, rounded to bf16 */
 } gated;
 
-/* From the sums of 16 rows of gate and up with 32 tokens: hidden units [row, row + 16), rounded, as
- * tile rows of pairs. Rows of the sums are hidden units already, so nothing is transposed. */
-static void put_hidden(const gated *g, const float *sum, int64_t row, int64_t token)
+/* The order that makes pairs of two vectors which round_pairs has put one after the other. */
+static inline __m512i pair_order(void)
 {
     static const uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                        21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                        11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    __m512i side_by_side = _mm512_loadu_si512(order);
+    return _mm512_loadu_si512(order);
+}
+
+/* From the sums of 16 rows of gate and up with 32 tokens: hidden units [row, row + 16), rounded, as
+ * tile rows of pairs. Rows of the sums are hidden units already, so nothing is transposed. */
+static void put_hidden(const gated *g, const float *sum, int64_t row, int64_t token)
+{
+    __m512i side_by_side = pair_order();
     uint16_t *tiles = g->hidden.tiles + token / PANEL * g->hidden.per_pair +
                       row / STEP * 2 * TILE_WORDS + row % STEP * TILE;
     for (int half = 0; half < 2 && token + half * TILE < g->x.tokens; half++, sum += 2 * SUM)
@@ -448,6 +450,144 @@ ct_status ct_amx_gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t toke
     return CT_OK;
 }
 
+/* ---- attention ------------------------------------------------------------------------------- */
+
+static void begin_products(void)
+{
+    configure_tiles();
+}
+
+static void end_products(void)
+{
+    _tile_release();
+}
+
+/* Steps of 32 dims of a head. */
+static int64_t dim_steps(const attn_tile *tile)
+{
+    return (tile->args->head_dim + STEP - 1) / STEP;
+}
+
+/* Queries as tiles of pairs of dims: [16 pairs (of token and head)][step]. */
+static void take_queries(attn_tile *tile, float scale)
+{
+    int64_t dim = tile->args->head_dim;
+    uint16_t *tiles = (uint16_t *)(void *)tile->q;
+    for (int64_t p = 0; p < tile->pairs; p += TILE)
+        for (int64_t d = 0; d < dim; d += STEP, tiles += TILE_WORDS) {
+            vf r[TILE];
+            CT_UNROLL
+            for (int i = 0; i < TILE; i++) {
+                r[i] = v_set1(0);
+                if (p + i >= tile->pairs) continue;
+                const float *q = pair_query(tile, p + i) + d;
+                vf low = v_load_part(q, min_i64(VL, dim - d)), high = v_set1(0);
+                if (dim - d > VL) high = v_load_part(q + VL, min_i64(VL, dim - d - VL));
+                r[i] = round_pairs(low * scale, high * scale);
+            }
+            v_transpose(r);
+            CT_UNROLL
+            for (int i = 0; i < TILE; i++) memcpy(tiles + i * STEP, &r[i], sizeof r[i]);
+        }
+}
+
+/* Keys are rounded where they lie, row by row; the tile product has keys down and pairs across, and
+ * is turned on its way into the scores. */
+static void block_scores(const attn_tile *tile, int64_t block)
+{
+    int64_t dim = tile->args->head_dim, stride = tile->args->kv_heads * dim;
+    int64_t steps = dim_steps(tile), row_words = steps * STEP;
+    const float *k = tile->row->k[block] + tile->kv_head * dim;
+    uint16_t *keys = (uint16_t *)(void *)tile->kt;
+    for (int64_t s = 0; s < CT_KV_BLOCK; s++)
+        for (int64_t d = 0; d < dim; d += STEP) {
+            vf v = load_pairs(k, CT_F32, s * stride, d, dim);
+            memcpy(keys + s * row_words + d, &v, sizeof v);
+        }
+    stores_done();
+    const uint16_t *queries = (const uint16_t *)(const void *)tile->q;
+    for (int64_t p = 0; p < tile->pairs; p += TILE, queries += steps * TILE_WORDS) {
+        _Alignas(64) float sum[4 * SUM];
+        for (int t = 0; t < 4; t += 2) { /* 32 keys at a time */
+            const uint16_t *rows = keys + t * TILE * row_words;
+            _tile_zero(0);
+            _tile_zero(1);
+            for (int64_t step = 0; step < steps; step++) {
+                _tile_loadd(6, queries + step * TILE_WORDS, 64);
+                _tile_loadd(4, rows + step * STEP, row_words * 2);
+                _tile_loadd(5, rows + TILE * row_words + step * STEP, row_words * 2);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 5, 6);
+            }
+            _tile_stored(0, sum + t * SUM, 64);
+            _tile_stored(1, sum + (t + 1) * SUM, 64);
+        }
+        stores_done();
+        for (int t = 0; t < 4; t++) {
+            vf r[TILE];
+            CT_UNROLL
+            for (int i = 0; i < TILE; i++) r[i] = v_load(sum + t * SUM + i * TILE);
+            v_transpose(r);
+            CT_UNROLL
+            for (int i = 0; i < TILE; i++)
+                v_store(tile->score + (p + i) * CT_KV_BLOCK + t * TILE, r[i]);
+        }
+    }
+}
+
+/* Weights are rounded in place; values as tiles of pairs of keys: [16 dims][32 keys]. */
+static void block_values(const attn_tile *tile, int64_t block)
+{
+    int64_t dim = tile->args->head_dim, stride = tile->args->kv_heads * dim;
+    int64_t width = tile->value_width;
+    const float *v = tile->row->v[block] + tile->kv_head * dim;
+    int64_t from, to, unused; /* what some token of the tile sees; the rest's memory may hold NaN */
+    visible(tile, 0, block, &from, &unused);
+    visible(tile, tile->tokens - 1, block, &unused, &to);
+    __m512i side_by_side = pair_order();
+    uint16_t *values = (uint16_t *)(void *)tile->vt;
+    for (int64_t s = 0; s < CT_KV_BLOCK; s += 2)
+        for (int64_t d = 0; d < dim; d += TILE) {
+            int64_t n = min_i64(TILE, dim - d);
+            vf even = v_set1(0), odd = v_set1(0);
+            if (from <= s && s < to) even = v_load_part(v + s * stride + d, n);
+            if (from <= s + 1 && s + 1 < to) odd = v_load_part(v + (s + 1) * stride + d, n);
+            _mm512_storeu_si512(
+                values + d * CT_KV_BLOCK + s * TILE,
+                _mm512_permutexvar_epi16(side_by_side, (__m512i)round_pairs(even, odd)));
+        }
+    for (int64_t p = 0; p < tile->pairs; p++) {
+        float *score = tile->score + p * CT_KV_BLOCK;
+        vf low = round_pairs(v_load(score), v_load(score + VL));
+        vf high = round_pairs(v_load(score + 2 * VL), v_load(score + 3 * VL));
+        v_store(score, low);
+        v_store(score + VL, high);
+    }
+    stores_done();
+    for (int64_t p = 0; p < tile->pairs; p += TILE) {
+        const float *score = tile->score + p * CT_KV_BLOCK;
+        _tile_loadd(4, score, CT_KV_BLOCK * sizeof(float));
+        _tile_loadd(5, score + TILE, CT_KV_BLOCK * sizeof(float));
+        for (int64_t d = 0; d < width; d += TILE) {
+            float *sum = tile->value + p * width + d;
+            const uint16_t *pairs = values + d * CT_KV_BLOCK;
+            _tile_loadd(0, sum, width * (int64_t)sizeof(float));
+            _tile_loadd(6, pairs, 64);
+            _tile_loadd(7, pairs + TILE_WORDS, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(0, 5, 7);
+            _tile_stored(0, sum, width * (int64_t)sizeof(float));
+        }
+    }
+    stores_done();
+}
+
+ct_status ct_amx_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+{
+    if (ctx->compute != CT_COMPUTE_BF16) return ct_ops_cpu_avx512()->attention(ctx, args, err);
+    return attention(ctx, args, err);
+}
+
 #else
 
 bool ct_amx_usable(void)
@@ -459,6 +599,11 @@ ct_status ct_amx_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
                         const ct_matrix *w, const float *bias, bool accumulate, ct_err *err)
 {
     return ct_ops_cpu_generic()->matmul(ctx, y, x, tokens, w, bias, accumulate, err);
+}
+
+ct_status ct_amx_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+{
+    return ct_ops_cpu_generic()->attention(ctx, args, err);
 }
 
 ct_status ct_amx_gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,

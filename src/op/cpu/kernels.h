@@ -19,11 +19,6 @@ enum {
     CT_LANES = CT_CHANNELS / VL,
 };
 
-CT_INLINE int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* for each vector [i, i + n) of [0, count), n <= VL; in parallel where it pays. `i` and `n` are
  * declared for the body. */
 #define CT_FOR_VECTORS(count, ...)                                                                 \

@@ -2,7 +2,7 @@
 #ifndef CT_OP_CPU_TABLE_H
 #define CT_OP_CPU_TABLE_H
 
-#include "op/cpu/attention.h"
+#include "op/cpu/attention_f32.h"
 #include "op/cpu/kernels.h"
 #include "op/cpu/limit_loops.h"
 #include "op/cpu/matmul.h"
@@ -30,19 +30,19 @@ static ct_status gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t toke
     return ct_mlp_by_parts(CT_PASTE(ct_ops_cpu_, CT_ISA)(), ctx, y, x, tokens, mlp, hidden, err);
 }
 
-#define CT_OPS_TABLE(class_name_, choose_compute_, matmul_, mlp_)                                  \
+#define CT_OPS_TABLE(class_name_, choose_compute_, matmul_, mlp_, attention_)                      \
     {                                                                                              \
         .name = "cpu", .class_name = class_name_, .choose_compute = choose_compute_,               \
         .scratch_bytes = ct_cpu_scratch_bytes, .matmul = matmul_, .block_matmul = block_matmul,    \
         .gelu_mlp = mlp_, .embed = embed, .rms_norm = rms_norm, .gelu_mul = gelu_mul, .mul = mul,  \
         .add = add, .soft_cap = soft_cap, .conv1d = conv1d, .rg_lru = rg_lru, .rope = rope,        \
-        .attention = attention, .select_heads = ct_ref_select_heads,                               \
+        .attention = attention_, .select_heads = ct_ref_select_heads,                              \
         .mask_heads = ct_ref_mask_heads,                                                           \
     }
 
 const ct_ops *CT_PASTE(ct_ops_cpu_, CT_ISA)(void)
 {
-    static const ct_ops ops = CT_OPS_TABLE(class_name, choose_compute, matmul, gelu_mlp);
+    static const ct_ops ops = CT_OPS_TABLE(class_name, choose_compute, matmul, gelu_mlp, attention);
     return &ops;
 }
 

@@ -35,6 +35,11 @@ typedef uint16_t vh __attribute__((vector_size(VL * 2)));
 /* Before a loop over registers: an array of vectors is in registers only if it is unrolled. */
 #define CT_UNROLL _Pragma("GCC unroll 16")
 
+CT_INLINE int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* ---- loads and stores; any alignment --------------------------------------------------------- */
 
 CT_INLINE vf v_load(const float *p)

@@ -65,6 +65,8 @@ static ct_attn_row row_of(const sequence *s, int64_t first, int64_t position, in
                          s->length};
 }
 
+static ct_compute compute = CT_COMPUTE_F32; /* of the test at hand */
+
 static ct_status run_rows(const ct_ops *ops, const sequence *s, const float *q,
                           const ct_attn_row *rows, int64_t n_rows, int64_t tokens, result *r,
                           ct_err *err)
@@ -72,7 +74,7 @@ static ct_status run_rows(const ct_ops *ops, const sequence *s, const float *q,
     ct_attn_args args = {tokens, s->heads, s->kv_heads, s->dim, 1 / sqrtf((float)s->dim),
                          q,      r->out,   r->entropy,  r->l2,  rows,
                          n_rows};
-    ct_op_ctx ctx = new_ctx(ops, CT_COMPUTE_F32, tokens, 1, 1, s->heads, s->dim);
+    ct_op_ctx ctx = new_ctx(ops, compute, tokens, 1, 1, s->heads, s->dim);
     ct_status st = ops->attention(&ctx, &args, err);
     free(ctx.scratch);
     return st;
@@ -132,6 +134,40 @@ static void attention_is_right_under_every_edit(void **state)
                              11 * score_error + 1e-5, 0);
                 assert_close(ops->class_name(), "l2", got.l2, want.l2, n, 2 * score_error + 1e-6,
                              0);
+                free_result(&got), free_result(&want), free_sequence(&s);
+            }
+}
+
+/* Where products take bf16: |q|, |k| < 2, so that each product of a score errs by up to 2^-7 of at
+ * most 4, most of which cancels over D (sqrt D of them stay; 4 deviations), as does that of the values'
+ * weights (2^-8 each). Tables without such products must not change at all. */
+static void attention_with_bf16_products_is_near(void **state)
+{
+    (void)state;
+    const int64_t lengths[] = {1, 7, 63, 65, 130, 257};
+    FOR_EACH_TABLE(ops)
+    for (int c = 0; c < SHAPES; c++)
+        for (int i = 0; i < 6; i++)
+            for (int m = 0; m < 5; m++) {
+                int64_t window = (const int64_t[]){-1, 0, 1, 63, 64, 100}[(i + c + m) % 6];
+                sequence s = new_sequence(shapes[c].heads, shapes[c].kv_heads, shapes[c].dim,
+                                          lengths[i], (uint64_t)(c * 1000));
+                int64_t n = s.length * s.heads;
+                compute = CT_COMPUTE_BF16;
+                result got = run(ops, &s, 0, s.length, window, modes[m]);
+                compute = CT_COMPUTE_F32;
+                result want = run(ct_ops_ref(), &s, 0, s.length, window, modes[m]);
+                double score_error = 4 * 4 * 0x1p-8;
+                assert_close(ops->class_name(), "out", got.out, want.out, n * s.dim,
+                             2 * score_error, 0);
+                assert_close(ops->class_name(), "entropy", got.entropy, want.entropy, n,
+                             11 * score_error, 0);
+                assert_close(ops->class_name(), "l2", got.l2, want.l2, n, 2 * score_error, 0);
+                if (strcmp(ops->class_name(), "cpu-amx") != 0) {
+                    result same = run(ops, &s, 0, s.length, window, modes[m]);
+                    assert_same(ops->class_name(), &s, &got, 0, &same, 0, s.length);
+                    free_result(&same);
+                }
                 free_result(&got), free_result(&want), free_sequence(&s);
             }
 }
@@ -323,6 +359,14 @@ static void rows_of_a_batch_do_not_touch_one_another(void **state)
 
 /* Blocks before every window are NULL; positions before it in its first block, and behind the last
  * token, hold NaN. None of it may be read into a result. */
+static void the_same_holds_with_bf16_products(void **state)
+{
+    compute = CT_COMPUTE_BF16;
+    decode_and_prefill_in_any_pieces_and_threads_give_the_same_bits(state);
+    rows_of_a_batch_do_not_touch_one_another(state);
+    compute = CT_COMPUTE_F32;
+}
+
 static void memory_out_of_sight_is_never_used(void **state)
 {
     (void)state;
@@ -370,6 +414,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_is_right_under_every_edit),
+        cmocka_unit_test(attention_with_bf16_products_is_near),
         cmocka_unit_test(edits_and_measures_follow_their_definitions),
         cmocka_unit_test(marks_out_of_sight_leave_zero_for_only_and_binary_and_all_for_omit),
         cmocka_unit_test(one_visible_key_has_entropy_zero_and_l2_one_exactly_in_every_head),
@@ -379,6 +424,7 @@ int main(void)
         cmocka_unit_test(rows_of_a_batch_do_not_touch_one_another),
         cmocka_unit_test(memory_out_of_sight_is_never_used),
         cmocka_unit_test(measures_may_be_left_out_and_missing_scratch_is_an_error),
+        cmocka_unit_test(the_same_holds_with_bf16_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
