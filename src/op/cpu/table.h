@@ -5,6 +5,7 @@
 #include "op/cpu/attention.h"
 #include "op/cpu/kernels.h"
 #include "op/cpu/matmul.h"
+#include "op/cpu/scan.h"
 
 #define CT_PASTE_(a, b)  a##b
 #define CT_PASTE(a, b)   CT_PASTE_(a, b)
@@ -27,10 +28,11 @@ static ct_compute choose_compute(ct_dtype stored)
     {                                                                                              \
         .name = "cpu", .class_name = class_name_, .choose_compute = choose_compute_,               \
         .scratch_bytes = ct_cpu_scratch_bytes, .matmul = matmul_, .block_matmul = block_matmul,    \
-        .embed = embed, .rms_norm = rms_norm, .gelu_mul = gelu_mul, .mul = mul, .add = add,        \
-        .soft_cap = soft_cap, .conv1d = conv1d, .rg_lru = rg_lru, .rope = rope,                    \
-        .attention = attention, .select_heads = ct_ref_select_heads,                               \
-        .mask_heads = ct_ref_mask_heads,                                                           \
+        .embed = embed, .rms_norm = rms_norm, .gelu_mul = gelu_mul, .silu_mul = silu_mul,          \
+        .mul = mul, .add = add, .soft_cap = soft_cap, .conv1d = conv1d, .rg_lru = rg_lru,          \
+        .selective_scan = selective_scan, .route = ct_ref_route, .gather = gather,                 \
+        .scatter_add = scatter_add, .rope = rope, .attention = attention,                          \
+        .select_heads = ct_ref_select_heads, .mask_heads = ct_ref_mask_heads,                      \
     }
 
 const ct_ops *CT_PASTE(ct_ops_cpu_, CT_ISA)(void)
