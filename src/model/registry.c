@@ -14,7 +14,7 @@
 #include "base/err.h"
 #include "model/model.h"
 
-static const ct_arch *const archs[] = {&ct_arch_griffin};
+static const ct_arch *const archs[] = {&ct_arch_griffin, &ct_arch_jamba};
 enum { N_ARCHS = sizeof archs / sizeof *archs };
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -163,7 +163,9 @@ static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err
         if (spec->matrix->rows > model->matrix_rows) model->matrix_rows = spec->matrix->rows;
         if (spec->matrix->cols > model->matrix_cols) model->matrix_cols = spec->matrix->cols;
     }
-    model->info.weight_bytes += count * (int64_t)ct_dtype_bytes(spec->matrix->dtype);
+    int64_t bytes = count * (int64_t)ct_dtype_bytes(spec->matrix->dtype);
+    model->info.weight_bytes += bytes;
+    if (spec->expert) model->info.expert_bytes += bytes;
     const char *dtype = ct_dtype_name(spec->matrix->dtype);
     if (!model->info.dtype) model->info.dtype = dtype;
     else if (strcmp(model->info.dtype, dtype) != 0) model->info.dtype = "mixed";

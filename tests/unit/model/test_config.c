@@ -116,7 +116,8 @@ static void a_bad_field_is_refused_by_file_and_key_before_any_weight_is_opened(v
         {"eos_token_id", "[]", CT_ERR_FORMAT, "eos_token_id"},
         {"bos_token_id", "-5", CT_ERR_VALUE, "bos_token_id"},
         {"architectures", "[\"LlamaForCausalLM\"]", CT_ERR_UNSUPPORTED,
-         "expected one of RecurrentGemmaForCausalLM (supported), got \"LlamaForCausalLM\""},
+         "expected one of RecurrentGemmaForCausalLM, JambaForCausalLM (supported), got "
+         "\"LlamaForCausalLM\""},
         {"architectures", "[]", CT_ERR_FORMAT, "architectures"},
         {"architectures", "7", CT_ERR_FORMAT, "architectures"},
     };
