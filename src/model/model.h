@@ -119,6 +119,23 @@ struct ct_model {
     size_t n_owned, owned_capacity;
 };
 
+/* ct_model_open without reading the weights through: weights_hash is NULL until ct_model_hash. */
+ct_status ct_model_open_unhashed(const char *dir, const ct_model_options *options, ct_model **out,
+                                 ct_err *err) CT_CHECK;
+ct_status ct_model_hash(ct_model *model, ct_err *err) CT_CHECK;
+
+/* What a model needs, in bytes, known before its weights are read. */
+typedef struct ct_model_needs {
+    int64_t weights;        /* mapped */
+    int64_t read_per_token; /* of the weights, what one token alone reads */
+    int64_t working;        /* of a session that computes long prompts */
+} ct_model_needs;
+ct_model_needs ct_model_get_needs(const ct_model *model);
+/* Recurrent state and KV blocks of one sequence of so many tokens, in bytes. */
+int64_t ct_model_state_bytes(const ct_model *model, int64_t tokens);
+/* Working memory and scratch of a session for its longest pass, in bytes. */
+int64_t ct_session_working_bytes(const ct_model *model);
+
 /* Zeroed memory that lives as long as the model, or NULL with err filled. */
 void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err);
 
