@@ -10,6 +10,7 @@
 #include "io/file.h"
 #include "io/memory.h"
 #include "model/model.h"
+#include "tok/chat.h"
 
 ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err)
 {
@@ -66,6 +67,16 @@ void ct_cli_warn_memory(const ct_args *args, const ct_model *model)
     ct_cli_memory_text(text, sizeof text, needs.weights, needs.read_per_token,
                        memory.available_bytes, rate);
     if (*text) fprintf(stderr, "cortado %s: warning: %s\n", ct_args_verb(args)->name, text);
+}
+
+ct_status ct_cli_chat(const ct_tokenizer *tokenizer, char **text, size_t *size, ct_err *err)
+{
+    char *rendered = NULL;
+    ct_status st = ct_chat_render(tokenizer, *text, *size, &rendered, size, err);
+    if (st != CT_OK) return st;
+    free(*text);
+    *text = rendered;
+    return CT_OK;
 }
 
 ct_status ct_cli_read(const char *path, char **data, size_t *size, ct_err *err)

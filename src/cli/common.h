@@ -40,6 +40,12 @@
             1, 2147483648.0                                                                        \
     }
 
+#define CT_OPTION_CHAT                                                                             \
+    {                                                                                              \
+        "--chat", NULL, CT_ARG_FLAG, NULL,                                                         \
+            "Take the text as a user's message and put it into the model's chat template.", 0, 0   \
+    }
+
 /* Opens the model that --model names, after a warning if its weights are larger than memory, with --device, --threads, --compute, --window-visible. */
 ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err) CT_CHECK;
 
@@ -51,6 +57,10 @@ void ct_cli_memory_text(char *out, size_t size, int64_t weights, int64_t read_pe
                         int64_t available, double rate);
 /* A size for people: "1.5 GiB". */
 const char *ct_cli_bytes(char out[32], int64_t bytes);
+
+/* Replaces *text (freed) by the chat template of the tokenizer with it as the user's message. */
+ct_status ct_cli_chat(const ct_tokenizer *tokenizer, char **text, size_t *size,
+                      ct_err *err) CT_CHECK;
 
 /* The bytes of a file, or of standard input if path is NULL or "-". NUL-terminated; the caller
  * frees. */

@@ -11,14 +11,23 @@
 #include "op/cpu/kernels.h"
 
 enum {
-    CT_STATES = 16,      /* of every known model: the count that is unrolled */
-    CT_STATES_MAX = 64,  /* more are right, not fast */
-    CT_ROWS_OF_SCAN = 8, /* of a task */
+    CT_STATES = 16,        /* of every known model: the count that is unrolled */
+    CT_STATES_MAX = 64,    /* more are right, not fast */
+    CT_ROWS_OF_SCAN = 8,   /* of a task */
+    CT_TOKENS_OF_SCAN = 32 /* fetched together: rows of x lie pages apart, one cache set for all */
 };
 
-/* rate[n][j] = -log2(e) exp(a_log[first + j][n]), so that exp(-d exp(a_log)) = 2^(d rate). */
-CT_INLINE void scan_rates(float rate[][CT_CHANNELS], const ct_scan *scan, int64_t first,
-                          int64_t channels)
+/* What a task works on, CT_CHANNELS side by side; channels beyond the last are 0 everywhere. */
+typedef struct scan_room {
+    float rate[CT_STATES_MAX]
+              [CT_CHANNELS]; /* -log2(e) exp(a_log): exp(-d exp(a_log)) = 2^(d rate) */
+    float h[CT_STATES_MAX][CT_CHANNELS];
+    float skip[CT_CHANNELS];
+    float x[CT_TOKENS_OF_SCAN][CT_CHANNELS]; /* becomes y */
+    float step[CT_TOKENS_OF_SCAN][CT_CHANNELS];
+} scan_room;
+
+static void scan_rates(scan_room *room, const ct_scan *scan, int64_t first, int64_t channels)
 {
     float row[CT_STATES_MAX];
     for (int64_t j = 0; j < channels; j++) {
@@ -27,34 +36,54 @@ CT_INLINE void scan_rates(float rate[][CT_CHANNELS], const ct_scan *scan, int64_
             vf a = v_load_part(scan->a_log + (first + j) * scan->states + n, count);
             v_store_part(row + n, v_exp(a) * -1.44269504088896f, count);
         }
-        for (int64_t n = 0; n < scan->states; n++) rate[n][j] = row[n];
+        for (int64_t n = 0; n < scan->states; n++) room->rate[n][j] = row[n];
     }
 }
 
-/* `lanes` channels from channel j on, of one row; `at` is j less the task's first channel. */
-CT_INLINE void scan_channels(float *y, const ct_scan *scan, float rate[][CT_CHANNELS],
-                             const ct_seg *seg, float *state, int64_t j, int64_t at, int64_t lanes,
-                             int64_t states)
+/* `tokens` tokens of VL channels from room channel `at` on; b and c: [tokens, states]. */
+CT_INLINE void scan_channels(scan_room *room, int64_t at, const float *b, const float *c,
+                             int64_t tokens, int64_t states)
 {
-    int64_t width = scan->width;
-    vf h[CT_STATES_MAX], skip = v_load_part(scan->skip + j, lanes);
+    vf h[CT_STATES_MAX], skip = v_load(room->skip + at);
     CT_UNROLL
-    for (int64_t n = 0; n < states; n++) h[n] = v_load_part(state + n * width + j, lanes);
-    for (int64_t t = seg->first; t < seg->first + seg->count; t++) {
-        const float *b = scan->b + t * states, *c = scan->c + t * states;
-        vf x = v_load_part(scan->x + t * width + j, lanes);
-        vf step = v_softplus(v_load_part(scan->dt + t * width + j, lanes));
+    for (int64_t n = 0; n < states; n++) h[n] = v_load(room->h[n] + at);
+    for (int64_t t = 0; t < tokens; t++) {
+        vf x = v_load(room->x[t] + at), step = v_load(room->step[t] + at);
         vf in = step * x, sum = skip * x;
         CT_UNROLL
         for (int64_t n = 0; n < states; n++) {
-            vf decay = v_exp2_falling(step * v_load(rate[n] + at));
-            h[n] = v_fma(decay, h[n], in * b[n]);
-            sum = v_fma(h[n], v_set1(c[n]), sum);
+            vf decay = v_exp2_falling(step * v_load(room->rate[n] + at));
+            h[n] = v_fma(decay, h[n], in * b[t * states + n]);
+            sum = v_fma(h[n], v_set1(c[t * states + n]), sum);
         }
-        v_store_part(y + t * width + j, sum, lanes);
+        v_store(room->x[t] + at, sum);
     }
     CT_UNROLL
-    for (int64_t n = 0; n < states; n++) v_store_part(state + n * width + j, h[n], lanes);
+    for (int64_t n = 0; n < states; n++) v_store(room->h[n] + at, h[n]);
+}
+
+/* Channels first .. first+channels-1 of one row. */
+static void scan_row(float *y, const ct_scan *scan, scan_room *room, const ct_seg *seg,
+                     float *state, int64_t first, int64_t channels)
+{
+    int64_t width = scan->width, states = scan->states, end = seg->first + seg->count;
+    size_t bytes = (size_t)channels * sizeof(float);
+    for (int64_t n = 0; n < states; n++) memcpy(room->h[n], state + n * width + first, bytes);
+    for (int64_t t = seg->first; t < end; t += CT_TOKENS_OF_SCAN) {
+        int64_t tokens = min_i64(CT_TOKENS_OF_SCAN, end - t);
+        for (int64_t i = 0; i < tokens; i++) {
+            memcpy(room->x[i], scan->x + (t + i) * width + first, bytes);
+            memcpy(room->step[i], scan->dt + (t + i) * width + first, bytes);
+            for (int64_t at = 0; at < channels; at += VL)
+                v_store(room->step[i] + at, v_softplus(v_load(room->step[i] + at)));
+        }
+        const float *b = scan->b + t * states, *c = scan->c + t * states;
+        for (int64_t at = 0; at < channels; at += VL)
+            if (states == CT_STATES) scan_channels(room, at, b, c, tokens, CT_STATES);
+            else scan_channels(room, at, b, c, tokens, states);
+        for (int64_t i = 0; i < tokens; i++) memcpy(y + (t + i) * width + first, room->x[i], bytes);
+    }
+    for (int64_t n = 0; n < states; n++) memcpy(state + n * width + first, room->h[n], bytes);
 }
 
 static void selective_scan(float *y, const ct_scan *scan, const ct_seg *segs, float *const *state,
@@ -71,18 +100,12 @@ static void selective_scan(float *y, const ct_scan *scan, const ct_seg *segs, fl
     for (int64_t task = 0; task < groups * per_row; task++) {
         int64_t first = task % per_row * CT_CHANNELS, row = task / per_row * CT_ROWS_OF_SCAN;
         int64_t channels = min_i64(CT_CHANNELS, width - first);
-        float rate[CT_STATES_MAX][CT_CHANNELS] = {{0}}; /* finite beyond the last channel */
-        scan_rates(rate, scan, first, channels);
+        scan_room room;
+        if (channels < CT_CHANNELS) memset(&room, 0, sizeof room);
+        memcpy(room.skip, scan->skip + first, (size_t)channels * sizeof *room.skip);
+        scan_rates(&room, scan, first, channels);
         for (int64_t s = row; s < min_i64(row + CT_ROWS_OF_SCAN, n_segs); s++)
-            for (int64_t at = 0; at < channels; at += VL) {
-                int64_t lanes = min_i64(VL, channels - at);
-                if (scan->states == CT_STATES)
-                    scan_channels(y, scan, rate, &segs[s], state[s], first + at, at, lanes,
-                                  CT_STATES);
-                else
-                    scan_channels(y, scan, rate, &segs[s], state[s], first + at, at, lanes,
-                                  scan->states);
-            }
+            scan_row(y, scan, &room, &segs[s], state[s], first, channels);
     }
 }
 

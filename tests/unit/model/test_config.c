@@ -349,6 +349,20 @@ static void the_tiny_jamba_is_described_as_it_is(void **state)
     /* Of each Mamba layer 64 channels: 16 states and 3 past inputs. */
     assert_int_equal(info->state_bytes_fixed, 3 * 64 * (16 + 3) * 4);
     assert_int_equal(info->state_bytes_per_block, 2 * 2 * 64 * 2 * 8 * 4);
+    /* A token reads half of the experts, and one row of the embeddings. */
+    ct_model_needs needs = ct_model_get_needs(model);
+    assert_int_equal(needs.weights, info->weight_bytes);
+    assert_int_equal(needs.read_per_token,
+                     info->weight_bytes - info->expert_bytes / 2 - 96 * 32 * 4);
+    assert_true(needs.working > 1024 * 97);
+    assert_int_equal(ct_model_state_bytes(model, 65),
+                     info->state_bytes_fixed + 2 * info->state_bytes_per_block);
+    ct_model_close(model);
+    assert_ok(
+        ct_model_open_unhashed(CT_SOURCE_DIR "/tests/golden/tiny-jamba", &options, &model, &err));
+    assert_null(ct_model_get_info(model)->weights_hash);
+    assert_ok(ct_model_hash(model, &err));
+    assert_int_equal(strlen(ct_model_get_info(model)->weights_hash), 32);
     ct_model_close(model);
     assert_ok(
         ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-jamba-dense", &options, &model, &err));
@@ -356,6 +370,7 @@ static void the_tiny_jamba_is_described_as_it_is(void **state)
     assert_int_equal(info->experts, 0);
     assert_int_equal(info->expert_bytes, 0);
     assert_ptr_equal(model->head.data, model->embed.data); /* tied */
+    assert_int_equal(ct_model_get_needs(model).read_per_token, info->weight_bytes);
     ct_model_close(model);
 }
 
