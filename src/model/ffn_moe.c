@@ -10,8 +10,8 @@
 #include "base/err.h"
 #include "model/model.h"
 
-static const ct_op_need needs[] = {CT_NEEDS(matmul), CT_NEEDS(silu_mul), CT_NEEDS(gelu_mul),
-                                   CT_NEEDS(route),  CT_NEEDS(gather),   CT_NEEDS(scatter_add)};
+static const ct_op_need needs[] = {CT_NEEDS(matmul), CT_NEEDS(gated_mlp), CT_NEEDS(route),
+                                   CT_NEEDS(gather), CT_NEEDS(scatter_add)};
 
 /* Where the tokens of each expert stand: expert e has rows [first[e], first[e + 1]) of `row` (the
  * tokens, ascending) and of `weight`. */
@@ -61,6 +61,7 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
                      .weight = ct_pass_floats(pass, chosen),
                      .first = (int32_t *)ct_pass_floats(pass, (size_t)m->experts + 1)};
     float *in = ct_pass_floats(pass, size), *out = ct_pass_floats(pass, size);
+    float *hidden = ct_pass_floats(pass, ct_mlp_floats(m->expert, tokens));
 
     ct_op_ctx exact = pass->op; /* a choice, not a value: it is made in f32 always */
     exact.compute = CT_COMPUTE_F32;
@@ -71,7 +72,8 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
         int64_t first = of.first[e], rows = of.first[e + 1] - first;
         if (rows == 0) continue;
         ops->gather(in, normed, of.row + first, rows, width);
-        CT_TRY(ct_mlp_forward(&m->expert[e], pass, out, in, rows, false, err));
+        memset(out, 0, (size_t)(rows * width) * sizeof *out);
+        CT_TRY(ops->gated_mlp(&pass->op, out, in, rows, &m->expert[e], hidden, err));
         ops->scatter_add(x, out, of.row + first, of.weight + first, rows, width);
     }
 done:

@@ -207,7 +207,7 @@ static ct_status mlp_tensor(ct_tensor_list *list, const ct_layer *layer, int64_t
 }
 
 /* expert < 0: the layer's only MLP. */
-static ct_status mlp_tensors(const jamba *j, const ct_layer *layer, int64_t expert, ct_ffn_mlp *m,
+static ct_status mlp_tensors(const jamba *j, const ct_layer *layer, int64_t expert, ct_mlp *m,
                              ct_tensor_list *list, ct_err *err)
 {
     ct_status st = CT_OK;
@@ -225,7 +225,7 @@ static ct_status ffn_tensors(const jamba *j, ct_model *model, ct_layer *layer, c
 {
     ct_status st = CT_OK;
     if (j->experts == 1 || !matches(&j->expert, layer->index)) {
-        ct_ffn_mlp *mlp = ct_model_alloc(model, sizeof *mlp, err);
+        ct_mlp *mlp = ct_model_alloc(model, sizeof *mlp, err);
         if (!mlp) return CT_ERR_MEMORY;
         layer->ffn_kind = &ct_kind_mlp;
         layer->ffn = mlp;

@@ -145,6 +145,8 @@ ct_status ct_model_check_ops(const ct_model *model, ct_err *err) CT_CHECK;
 
 /* The model whose sequences the session steps. */
 const ct_model *ct_session_model(const ct_session *session);
+/* Bytes of working memory and scratch that the session holds by now. */
+size_t ct_session_bytes(const ct_session *session);
 
 /* ---- kinds of layers ------------------------------------------------------------------------ */
 
@@ -179,26 +181,16 @@ extern const ct_layer_kind ct_kind_mamba;
 /* Floats of one layer's state: h [N, R], then the last C-1 inputs of the convolution [C-1, R]. */
 int64_t ct_mamba_state_floats(int64_t width, int64_t states, int64_t taps);
 
-typedef enum ct_activation { CT_GELU, CT_SILU } ct_activation;
-
-/* f(x Wg^T + bg) * (x Wu^T + bu) Wd^T + bd, f the activation. */
-typedef struct ct_ffn_mlp {
-    ct_activation activation;
-    ct_matrix gate, up, down; /* [F, E] twice, [E, F] */
-    const float *gate_bias, *up_bias, *down_bias;
-} ct_ffn_mlp;
+/* The gated feed-forward; its part is a ct_mlp. */
 extern const ct_layer_kind ct_kind_mlp;
-/* y[T, E] = the mlp of x[T, E], or y += it; y is not x. Floats of working memory that it takes and gives
- * back. */
-ct_status ct_mlp_forward(const ct_ffn_mlp *mlp, ct_pass *pass, float *y, const float *x,
-                         int64_t tokens, bool accumulate, ct_err *err) CT_CHECK;
-size_t ct_mlp_floats(const ct_ffn_mlp *mlp, int64_t tokens);
+/* Floats of `hidden` that ct_ops.gated_mlp takes for so many tokens. */
+size_t ct_mlp_floats(const ct_mlp *mlp, int64_t tokens);
 
 /* The `used` experts that the router rates highest, each times its share of the softmax over all. */
 typedef struct ct_ffn_moe {
     int64_t experts, used;
-    ct_matrix router;   /* [X, E] */
-    ct_ffn_mlp *expert; /* [X] */
+    ct_matrix router; /* [X, E] */
+    ct_mlp *expert;   /* [X] */
 } ct_ffn_moe;
 extern const ct_layer_kind ct_kind_moe;
 
