@@ -51,11 +51,6 @@ static void gelu_mul(float *y, const float *a, const float *b, int64_t count)
     else CT_FOR_VECTORS(count, v_store_part(y + i, v_gelu(v_load_part(a + i, n)), n););
 }
 
-CT_INLINE vf v_silu(vf v)
-{
-    return v * v_sigmoid(v);
-}
-
 static void silu_mul(float *y, const float *a, const float *b, int64_t count)
 {
     if (b)

@@ -11,7 +11,7 @@
 #include "op/cpu/kernels.h"
 
 enum {
-    CT_STATES = 16,        /* of every known model: the count that is unrolled */
+    CT_STATES = 16,        /* of every published model: the count that is unrolled */
     CT_STATES_MAX = 64,    /* more are right, not fast */
     CT_ROWS_OF_SCAN = 8,   /* of a task */
     CT_TOKENS_OF_SCAN = 32 /* fetched together: rows of x lie pages apart, one cache set for all */

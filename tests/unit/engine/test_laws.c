@@ -359,3 +359,4 @@ int main(void)
         failed += cmocka_run_group_tests_name(folder, tests, NULL, NULL);
     }
     return failed;
+}
