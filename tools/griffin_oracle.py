@@ -50,6 +50,7 @@ class Griffin:
         weights = read_safetensors(folder / "model.safetensors")
         self.w = {k: v.astype(np.float64) for k, v in weights.items()}
         self.visible = visible or self.c["attention_window_size"] + 1
+        self.head_gap = np.inf  # the least distance seen of a head kept from the next
 
     def norm(self, x, w):
         eps = self.c.get("rms_norm_eps", 1e-6)
@@ -113,9 +114,12 @@ class Griffin:
             select = iv.get("heads")
             if select and stage in select["stages"]:
                 # rounding makes the exact ties of row 0 ties again; the lowest index wins
-                order = np.argsort(-np.round(value[select["metric"]][:, t], 12), kind="stable")
+                scores, k = np.round(value[select["metric"]][:, t], 12), select["keep"]
+                order = np.argsort(-scores, kind="stable")
                 keep[t] = False
-                keep[t, order[:select["keep"]]] = True
+                keep[t, order[:k]] = True
+                if 0 < k < heads and scores[order[k - 1]] > scores[order[k]]:
+                    self.head_gap = min(self.head_gap, scores[order[k - 1]] - scores[order[k]])
             edit = iv.get("weights", {}).get(stage)
             if edit and edit["mode"] != "keep":
                 marked = np.zeros(n, bool)
@@ -132,7 +136,7 @@ class Griffin:
         out = (weight @ v) * keep.T[:, :, None]
         kept[layer] = keep
         out = out.transpose(1, 0, 2).reshape(n, -1)
-        return out @ w[p + "o_proj.weight"].T + w[p + "o_proj.bias"]
+        return out @ w[p + "o_proj.weight"].T + w.get(p + "o_proj.bias", 0)
 
     def forward(self, ids, stages, iv):
         """Logits [T, V] and the heads kept, {layer: [T, H]}."""

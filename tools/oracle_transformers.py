@@ -1,4 +1,5 @@
-"""Greedy tokens and logits of a RecurrentGemma folder from transformers 5, to compare with cortado.
+"""Greedy tokens and logits of a RecurrentGemma or Jamba folder from transformers 5, to compare with
+cortado.
 
     python tools/oracle_transformers.py MODEL PROMPTS.json -o OUT.safetensors [-n 40]
         [--visible N] [--dtype float32|bfloat16]
@@ -13,7 +14,8 @@ chosen. No stop at EOS. With --cortado each prompt is also run through
 with the oracle's tokens fed back, and the largest difference of a logit is printed. With --bound
 the exit status is 1 if that is beyond X, or if a token differs.
 
-transformers counts the current token in its window, DeepMind's code and cortado do not. --visible
+For RecurrentGemma: transformers counts the current token in its window, DeepMind's code and cortado do
+not. --visible
 is the number of tokens a query sees, itself counted; the default, the config's window + 1, is
 DeepMind's rule. For transformers' own reading give the config's window here, and to cortado
 `--window-visible` the same.
@@ -35,7 +37,8 @@ def greedy(model, prompt, count):
     """transformers' own generate; where the RG-LRU is not as wide as the model its cache fails, and
     the whole sequence is computed anew for each token."""
     with torch.no_grad():
-        if model.config.lru_width == model.config.hidden_size:
+        width = model.config.hidden_size
+        if getattr(model.config, "lru_width", width) == width:
             out = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=count,
                                  min_new_tokens=count, eos_token_id=None, output_logits=True,
                                  return_dict_in_generate=True)
@@ -52,10 +55,11 @@ def run_cortado(args, prompt, ids, visible):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "logits.safetensors"
         join = ",".join
+        window = ["--window-visible", str(visible)] if visible else []
         subprocess.run([args.cortado, "generate", "-m", args.model, "--compute", args.compute,
                         "--prompt-ids", join(map(str, prompt)), "-n", str(len(ids)), "--ignore-eos",
                         "--force-ids", join(map(str, ids)), "--save-logits", str(path),
-                        "--window-visible", str(visible), "--json"],
+                        *window, "--json"],
                        check=True, stdout=subprocess.DEVNULL)
         return safetensors.numpy.load_file(path)["logits"]
 
@@ -74,8 +78,9 @@ def main():
     args = parser.parse_args()
 
     config = transformers.AutoConfig.from_pretrained(args.model)
-    visible = args.visible or config.attention_window_size + 1
-    config.attention_window_size = visible
+    visible = None
+    if hasattr(config, "attention_window_size"):
+        visible = config.attention_window_size = args.visible or config.attention_window_size + 1
     model = transformers.AutoModelForCausalLM.from_pretrained(
         args.model, config=config, dtype=getattr(torch, args.dtype), attn_implementation="eager")
     model.eval()
@@ -98,8 +103,8 @@ def main():
         print(line, flush=True)
     safetensors.numpy.save_file(tensors, args.out)
     lengths = [len(prompt) for prompt in prompts.values()]
-    line = (f"transformers {transformers.__version__}, {args.dtype}, {visible} visible tokens: "
-            f"{len(lengths)} prompts of {min(lengths)} to {max(lengths)} tokens")
+    line = (f"transformers {transformers.__version__}, {args.dtype}, {visible or 'all'} visible "
+            f"tokens: {len(lengths)} prompts of {min(lengths)} to {max(lengths)} tokens")
     if args.cortado:
         line += f"; {other} of {tokens} tokens differ, largest difference of a logit {worst:.3g}"
     if args.bound is not None:

@@ -63,7 +63,7 @@ typedef struct ct_model_options {
 } ct_model_options;
 
 typedef struct ct_model_info {
-    const char *family;       /* "griffin" */
+    const char *family;       /* "griffin", "jamba" */
     const char *architecture; /* as in config.json */
     const char *dtype;        /* stored type of the matrices: "bf16" */
     const char *compute;      /* "f32" or "bf16" */
@@ -71,11 +71,13 @@ typedef struct ct_model_info {
     const char *weights_hash; /* XXH3-128 over config and tensors, 32 hex digits */
     int64_t layers, attention_layers, recurrent_layers;
     int64_t heads, kv_heads, head_dim, width, ffn_width, vocab,
-        window; /* window: visible tokens, itself counted */
+        window; /* window: visible tokens, itself counted; 0: all */
     int64_t parameters, weight_bytes;
-    int64_t state_bytes_fixed;     /* recurrent state of one sequence */
-    int64_t state_bytes_per_block; /* KV of 64 positions over all attention layers */
-    int32_t bos, eos, pad;         /* from config.json, -1 where absent */
+    int64_t experts, experts_per_token; /* of layers that have several; 0: none has */
+    int64_t expert_bytes;               /* of weight_bytes, all experts */
+    int64_t state_bytes_fixed;          /* recurrent state of one sequence */
+    int64_t state_bytes_per_block;      /* KV of 64 positions over all attention layers */
+    int32_t bos, eos, pad;              /* from config.json, -1 where absent */
 } ct_model_info;
 
 /* Opens a Hugging Face folder: config.json with model.safetensors or shards and their index. The

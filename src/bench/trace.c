@@ -93,8 +93,8 @@ static ct_status block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t 
     return st;
 }
 
-static ct_status gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
-                          const ct_mlp *mlp, float *hidden, ct_err *err)
+static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                           const ct_mlp *mlp, float *hidden, ct_err *err)
 {
     double t = (double)tokens, f = (double)mlp->gate.rows, e = (double)mlp->gate.cols;
     ct_cost cost = {
@@ -104,10 +104,10 @@ static ct_status gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t toke
         .activation_bytes = 3 * t * e * F32, /* the hidden units need not leave the caches */
         .product = true,
     };
-    ct_trace_op *op = entry("gelu_mlp", tokens, mlp->gate.rows, mlp->gate.cols, 0, cost,
+    ct_trace_op *op = entry("gated_mlp", tokens, mlp->gate.rows, mlp->gate.cols, 0, cost,
                             "%lld x %lld", LL(mlp->gate.rows), LL(mlp->gate.cols));
     double start = ct_now_ms();
-    ct_status st = active->base->gelu_mlp(ctx, y, x, tokens, mlp, hidden, err);
+    ct_status st = active->base->gated_mlp(ctx, y, x, tokens, mlp, hidden, err);
     took(op, start);
     return st;
 }
@@ -146,6 +146,14 @@ static void gelu_mul(float *y, const float *a, const float *b, int64_t count)
     ct_trace_op *op = elements("gelu_mul", count, b ? 9 : 8, b ? 3 : 2);
     double start = ct_now_ms();
     active->base->gelu_mul(y, a, b, count);
+    took(op, start);
+}
+
+static void silu_mul(float *y, const float *a, const float *b, int64_t count)
+{
+    ct_trace_op *op = elements("silu_mul", count, b ? 6 : 5, b ? 3 : 2);
+    double start = ct_now_ms();
+    active->base->silu_mul(y, a, b, count);
     took(op, start);
 }
 
@@ -213,6 +221,56 @@ static void rg_lru(float *y, const float *x, const float *gate_x, const float *g
     ct_trace_op *op = entry("rg_lru", tokens, width, n_segs, 0, cost, "%lld", LL(width));
     double start = ct_now_ms();
     active->base->rg_lru(y, x, gate_x, gate_a, param, width, segs, state, n_segs);
+    took(op, start);
+}
+
+static void selective_scan(float *y, const ct_scan *scan, const ct_seg *segs, float *const *state,
+                           int64_t n_segs)
+{
+    int64_t tokens = seg_tokens(segs, n_segs), width = scan->width, states = scan->states;
+    double values = (double)tokens * (double)width, held = (double)width * (double)states;
+    ct_cost cost = {
+        /* of each state the decay with its exponential, the update and the sum; a softplus */
+        .flops = values * (8 * (double)states + 8),
+        .memory_bytes = F32 * (held * (1 + 2.0 * (double)n_segs) + (double)width),
+        .activation_bytes = F32 * (3 * values + 2.0 * (double)(tokens * states)),
+    };
+    ct_trace_op *op = entry("selective_scan", tokens, width, states, n_segs, cost, "%lld x %lld",
+                            LL(width), LL(states));
+    double start = ct_now_ms();
+    active->base->selective_scan(y, scan, segs, state, n_segs);
+    took(op, start);
+}
+
+static void route(int32_t *expert, float *weight, const float *logits, int64_t tokens,
+                  int64_t experts, int64_t k)
+{
+    double values = (double)tokens * (double)experts;
+    ct_cost cost = {4 * values, 0, F32 * (values + 2.0 * (double)(tokens * k)), false};
+    ct_trace_op *op =
+        entry("route", tokens, experts, k, 0, cost, "%lld of %lld", LL(k), LL(experts));
+    double start = ct_now_ms();
+    active->base->route(expert, weight, logits, tokens, experts, k);
+    took(op, start);
+}
+
+static void gather(float *y, const float *x, const int32_t *row, int64_t rows, int64_t width)
+{
+    ct_cost cost = {0, 0, 2.0 * (double)(rows * width) * F32, false};
+    ct_trace_op *op = entry("gather", rows, width, 0, 0, cost, "%lld", LL(width));
+    double start = ct_now_ms();
+    active->base->gather(y, x, row, rows, width);
+    took(op, start);
+}
+
+static void scatter_add(float *x, const float *y, const int32_t *row, const float *weight,
+                        int64_t rows, int64_t width)
+{
+    double values = (double)(rows * width);
+    ct_cost cost = {2 * values, 0, 3 * values * F32, false};
+    ct_trace_op *op = entry("scatter_add", rows, width, 0, 0, cost, "%lld", LL(width));
+    double start = ct_now_ms();
+    active->base->scatter_add(x, y, row, weight, rows, width);
     took(op, start);
 }
 
@@ -320,15 +378,20 @@ ct_trace *ct_trace_new(const ct_model *model, ct_err *err)
     if (trace->ops.op) trace->ops.op = op
     NOTE(matmul);
     NOTE(block_matmul);
-    NOTE(gelu_mlp);
+    NOTE(gated_mlp);
     NOTE(embed);
     NOTE(rms_norm);
     NOTE(gelu_mul);
+    NOTE(silu_mul);
     NOTE(mul);
     NOTE(add);
     NOTE(soft_cap);
     NOTE(conv1d);
     NOTE(rg_lru);
+    NOTE(selective_scan);
+    NOTE(route);
+    NOTE(gather);
+    NOTE(scatter_add);
     NOTE(rope);
     NOTE(attention);
     NOTE(select_heads);

@@ -9,6 +9,7 @@
 #include "cli/verbs.h"
 #include "io/safetensors.h"
 #include "task/niah.h"
+#include "tok/tok.h"
 
 /* Everything the verb holds, so that one place frees it. */
 typedef struct ct_generation {
@@ -68,9 +69,14 @@ static ct_status read_prompt(const ct_args *args, ct_generation *g, ct_err *err)
         g->text_size = g->text ? strlen(g->text) : 0;
         st = g->text ? CT_OK : CT_ERR_MEMORY;
     }
+    bool special = true;
+    if (st == CT_OK && ct_args_has(args, "--chat")) {
+        st = ct_cli_chat(g->tokenizer, &g->text, &g->text_size, err);
+        if (st == CT_OK) special = ct_tokenizer_wants_special(g->tokenizer, g->text, g->text_size);
+    }
     if (st != CT_OK) return st;
-    return ct_tokenizer_encode(g->tokenizer, g->text, g->text_size, true, &g->prompt, &g->n_prompt,
-                               err);
+    return ct_tokenizer_encode(g->tokenizer, g->text, g->text_size, special, &g->prompt,
+                               &g->n_prompt, err);
 }
 
 static ct_status set_semantics(const ct_args *args, ct_generation *g, ct_err *err)
@@ -247,6 +253,8 @@ static int run_generate(const ct_args *args)
             args, "expected one of --prompt, --prompt-file and --prompt-ids, got %d", prompts);
     if (ct_args_has(args, "--needle") && ct_args_has(args, "--needle-positions"))
         return ct_args_usage(args, "expected --needle or --needle-positions, got both");
+    if (ct_args_has(args, "--chat") && ct_args_has(args, "--prompt-ids"))
+        return ct_args_usage(args, "--chat: expected a prompt as text, got --prompt-ids");
     ct_err err = {0};
     ct_status st;
     ct_generation g = {0};
@@ -290,6 +298,7 @@ static const ct_option options[] = {
      0, 0},
     {"--prompt-ids", NULL, CT_ARG_TEXT, "LIST",
      "The prompt as token ids, fed as they are: no BOS is added, no tokenizer is needed.", 0, 0},
+    CT_OPTION_CHAT,
     {"--max-new-tokens", "-n", CT_ARG_INT, "N", "New tokens at most (default 40).", 1,
      2147483647.0},
     {"--ignore-eos", NULL, CT_ARG_FLAG, NULL, "Do not stop at end-of-text: exactly N tokens.", 0,

@@ -11,6 +11,8 @@
 #include "cli/progress.h"
 #include "cli/verbs.h"
 #include "io/file.h"
+#include "model/model.h"
+#include "run/study.h"
 #include <cortado/report.h>
 
 /* The first signal asks the run to stop; a second one ends the process as it would without us. */
@@ -107,7 +109,8 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
 {
     ct_status st;
     ct_study *study = NULL;
-    char *dir = NULL;
+    char *dir = NULL, *model_dir = NULL;
+    ct_model *model = NULL; /* only looked at here */
     ct_progress progress;
     ct_run_result result = {0};
     const char *compute = ct_args_text(args, "--compute", "auto");
@@ -137,6 +140,11 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     };
     printf("study    %s\n", ct_study_name(study));
     fflush(stdout);
+    if (!options.dry_run) {
+        CT_TRY(ct_study_model_dir(study, options.model_root, &model_dir, err));
+        CT_TRY(ct_model_open_unhashed(model_dir, NULL, &model, err));
+        ct_cli_warn_memory(args, model);
+    }
     st = ct_run_study(study, &options, &result, err);
     ct_progress_clear(&progress);
     if (options.dry_run && st == CT_OK) {
@@ -164,6 +172,8 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     }
 done:
     free(dir);
+    free(model_dir);
+    ct_model_close(model);
     ct_study_close(study);
     return st;
 }

@@ -4,6 +4,7 @@
 
 #include "cli/common.h"
 #include "cli/verbs.h"
+#include "tok/tok.h"
 
 static ct_status open_tokenizer(const ct_args *args, ct_tokenizer **out, ct_err *err)
 {
@@ -49,8 +50,12 @@ static int run_tokenize(const ct_args *args)
     int32_t *ids = NULL;
     CT_TRY(open_tokenizer(args, &tokenizer, &err));
     CT_TRY(ct_cli_read(n_files ? files[0] : NULL, &text, &size, &err));
-    CT_TRY(ct_tokenizer_encode(tokenizer, text, size, !ct_args_has(args, "--no-special"), &ids,
-                               &count, &err));
+    bool special = !ct_args_has(args, "--no-special");
+    if (ct_args_has(args, "--chat")) {
+        CT_TRY(ct_cli_chat(tokenizer, &text, &size, &err));
+        special = special && ct_tokenizer_wants_special(tokenizer, text, size);
+    }
+    CT_TRY(ct_tokenizer_encode(tokenizer, text, size, special, &ids, &count, &err));
     if (ct_args_has(args, "--ids")) {
         for (size_t i = 0; i < count; i++) printf("%s%d", i ? "," : "", ids[i]);
         putchar('\n');
@@ -97,6 +102,7 @@ static const ct_option tokenize_options[] = {
     CT_OPTION_MODEL,
     {"--tokenizer", NULL, CT_ARG_TEXT, "DIR", "Folder with tokenizer.json.", 0, 0},
     {"--ids", NULL, CT_ARG_FLAG, NULL, "Print only the ids, with commas, on one line.", 0, 0},
+    CT_OPTION_CHAT,
     {"--no-special", NULL, CT_ARG_FLAG, NULL, "Do not add BOS and other special tokens.", 0, 0},
 };
 

@@ -8,6 +8,9 @@
 
 #include "base/buf.h"
 #include "io/file.h"
+#include "io/memory.h"
+#include "model/model.h"
+#include "tok/chat.h"
 
 ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err)
 {
@@ -20,7 +23,60 @@ ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err)
         .threads = (int)ct_args_int(args, "--threads", 0),
         .window_visible = ct_args_int(args, "--window-visible", 0),
     };
-    return ct_model_open(ct_args_text(args, "--model", NULL), &options, model, err);
+    ct_status st =
+        ct_model_open_unhashed(ct_args_text(args, "--model", NULL), &options, model, err);
+    if (st != CT_OK) return st;
+    ct_cli_warn_memory(args, *model); /* before the hash, which reads all of them */
+    return ct_model_hash(*model, err);
+}
+
+const char *ct_cli_bytes(char out[32], int64_t bytes)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    int unit = 0;
+    for (; value >= 1024 && unit < 4; unit++) value /= 1024;
+    snprintf(out, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return out;
+}
+
+void ct_cli_memory_text(char *out, size_t size, int64_t weights, int64_t read_per_token,
+                        int64_t available, double rate)
+{
+    char of_weights[32], of_memory[32], of_rate[32];
+    *out = 0;
+    if (available < 0 || weights <= available) return;
+    size_t used =
+        (size_t)snprintf(out, size,
+                         "the weights take %s, %s of memory are available: they are read from "
+                         "storage again and again",
+                         ct_cli_bytes(of_weights, weights), ct_cli_bytes(of_memory, available));
+    if (rate > 0 && used < size)
+        snprintf(out + used, size - used, ", at %s/s as measured now: up to %.3g s a token",
+                 ct_cli_bytes(of_rate, (int64_t)rate), (double)read_per_token / rate);
+}
+
+void ct_cli_warn_memory(const ct_args *args, const ct_model *model)
+{
+    char text[512];
+    ct_model_needs needs = ct_model_get_needs(model);
+    ct_memory memory = ct_memory_read("");
+    double rate = memory.available_bytes >= 0 && needs.weights > memory.available_bytes
+                      ? ct_folder_read_rate(model->folder, 256 << 20, 1000)
+                      : 0;
+    ct_cli_memory_text(text, sizeof text, needs.weights, needs.read_per_token,
+                       memory.available_bytes, rate);
+    if (*text) fprintf(stderr, "cortado %s: warning: %s\n", ct_args_verb(args)->name, text);
+}
+
+ct_status ct_cli_chat(const ct_tokenizer *tokenizer, char **text, size_t *size, ct_err *err)
+{
+    char *rendered = NULL;
+    ct_status st = ct_chat_render(tokenizer, *text, *size, &rendered, size, err);
+    if (st != CT_OK) return st;
+    free(*text);
+    *text = rendered;
+    return CT_OK;
 }
 
 ct_status ct_cli_read(const char *path, char **data, size_t *size, ct_err *err)

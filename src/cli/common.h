@@ -40,8 +40,27 @@
             1, 2147483648.0                                                                        \
     }
 
-/* Opens the model that --model names with --device, --threads, --compute, --window-visible. */
+#define CT_OPTION_CHAT                                                                             \
+    {                                                                                              \
+        "--chat", NULL, CT_ARG_FLAG, NULL,                                                         \
+            "Take the text as a user's message and put it into the model's chat template.", 0, 0   \
+    }
+
+/* Opens the model that --model names, after a warning if its weights are larger than memory, with --device, --threads, --compute, --window-visible. */
 ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err) CT_CHECK;
+
+/* Prints one line on stderr if the model's weights are larger than the memory that is available. */
+void ct_cli_warn_memory(const ct_args *args, const ct_model *model);
+/* The warning's text: weights of so many bytes, of which a token alone reads so many, that come from
+ * storage at `rate` bytes a second (0: not known); "" if they fit. */
+void ct_cli_memory_text(char *out, size_t size, int64_t weights, int64_t read_per_token,
+                        int64_t available, double rate);
+/* A size for people: "1.5 GiB". */
+const char *ct_cli_bytes(char out[32], int64_t bytes);
+
+/* Replaces *text (freed) by the chat template of the tokenizer with it as the user's message. */
+ct_status ct_cli_chat(const ct_tokenizer *tokenizer, char **text, size_t *size,
+                      ct_err *err) CT_CHECK;
 
 /* The bytes of a file, or of standard input if path is NULL or "-". NUL-terminated; the caller
  * frees. */

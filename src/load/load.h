@@ -45,6 +45,10 @@ ct_folder_entry ct_folder_get(const ct_folder *folder, size_t i);
 /* How many elements of tensor i are NaN or infinite (they are allowed); 0 for integers. Reads the
  * whole tensor. */
 int64_t ct_folder_nonfinite(const ct_folder *folder, size_t i);
+/* Bytes of tensor data that come from storage in a second, measured on pieces that are not in memory
+ * now: at most max_bytes of them, spread over all files, and not much longer than max_ms. 0: every
+ * piece that was looked at is in memory, or that cannot be told. */
+double ct_folder_read_rate(const ct_folder *folder, size_t max_bytes, double max_ms);
 /* XXH3-128 over config.json's bytes and every tensor's name, dtype, shape and data (32 hex digits),
  * in order of names: how tensors are spread over shards does not matter. Hashed once and remembered
  * by device, inode, size and times under $XDG_CACHE_HOME/cortado (a cache that cannot be read or

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "model/model.h"
+#include "model/arch.h"
 
 typedef struct griffin {
     int64_t width, layers, heads, kv_heads, head_dim, lru_width, mlp_width, vocab, taps;
@@ -94,38 +94,6 @@ static ct_status configure_pattern(const json_t *config, int64_t layers, bool *a
 
 /* ---- config.json ----------------------------------------------------------------------------- */
 
-static ct_status configure_divides(int64_t whole, const char *whole_key, int64_t part,
-                                   const char *part_key, const char *where, ct_err *err)
-{
-    if (whole % part == 0) return CT_OK;
-    return ct_fail(err, CT_ERR_VALUE,
-                   "%s: %s: expected a multiple of %s = %" PRId64 ", got %" PRId64, where,
-                   whole_key, part_key, part, whole);
-}
-
-/* A key whose other values would need arithmetic that is not here. */
-static ct_status configure_only(const json_t *config, const char *key, bool expected,
-                                const char *where, ct_err *err)
-{
-    bool value = expected;
-    ct_status st = ct_json_bool(config, key, false, where, &value, err);
-    if (st == CT_OK && value != expected)
-        st = ct_fail(err, CT_ERR_UNSUPPORTED, "%s: %s: expected %s, got %s", where, key,
-                     expected ? "true" : "false", value ? "true" : "false");
-    return st;
-}
-
-static ct_status configure_activation(const json_t *config, const char *where, ct_err *err)
-{
-    const char *name = "gelu_pytorch_tanh";
-    ct_status st = ct_json_text(config, "hidden_activation", false, where, &name, err);
-    if (st == CT_OK && strcmp(name, "gelu_pytorch_tanh") != 0)
-        st = ct_fail(err, CT_ERR_UNSUPPORTED,
-                     "%s: hidden_activation: expected \"gelu_pytorch_tanh\", got \"%s\"", where,
-                     name);
-    return st;
-}
-
 static ct_status configure_window(ct_model *model, const json_t *config, const char *where,
                                   ct_err *err)
 {
@@ -181,18 +149,20 @@ done:
 static ct_status configure_sizes(griffin *g, ct_model *model, const json_t *config,
                                  const char *where, ct_err *err)
 {
-    enum { WIDTH_MAX = 1 << 18, LAYERS_MAX = 4096, HEADS_MAX = 4096, TAPS_MAX = 64 };
     ct_status st = CT_OK;
     int64_t inner = 0, head_dim = 0;
     double eps = 1e-6, cap = 30;
-    CT_TRY(ct_json_int(config, "hidden_size", true, 1, WIDTH_MAX, where, &g->width, err));
-    CT_TRY(ct_json_int(config, "num_hidden_layers", true, 1, LAYERS_MAX, where, &g->layers, err));
-    CT_TRY(ct_json_int(config, "num_attention_heads", true, 1, HEADS_MAX, where, &g->heads, err));
-    CT_TRY(ct_json_int(config, "intermediate_size", true, 2, 2 * WIDTH_MAX, where, &inner, err));
-    CT_TRY(ct_json_int(config, "vocab_size", true, 1, 1 << 24, where, &g->vocab, err));
-    CT_TRY(configure_divides(g->width, "hidden_size", g->heads, "num_attention_heads", where, err));
+    CT_TRY(ct_json_int(config, "hidden_size", true, 1, CT_ARCH_WIDTH_MAX, where, &g->width, err));
+    CT_TRY(ct_json_int(config, "num_hidden_layers", true, 1, CT_ARCH_LAYERS_MAX, where, &g->layers,
+                       err));
+    CT_TRY(ct_json_int(config, "num_attention_heads", true, 1, CT_ARCH_HEADS_MAX, where, &g->heads,
+                       err));
+    CT_TRY(ct_json_int(config, "intermediate_size", true, 2, 2 * CT_ARCH_WIDTH_MAX, where, &inner,
+                       err));
+    CT_TRY(ct_json_int(config, "vocab_size", true, 1, CT_ARCH_VOCAB_MAX, where, &g->vocab, err));
+    CT_TRY(ct_arch_divides(g->width, "hidden_size", g->heads, "num_attention_heads", where, err));
     g->head_dim = head_dim = g->width / g->heads;
-    CT_TRY(ct_json_int(config, "head_dim", false, 1, WIDTH_MAX, where, &head_dim, err));
+    CT_TRY(ct_json_int(config, "head_dim", false, 1, CT_ARCH_WIDTH_MAX, where, &head_dim, err));
     if (head_dim != g->head_dim)
         CT_TRY(ct_fail(err, CT_ERR_UNSUPPORTED,
                        "%s: head_dim: expected hidden_size / num_attention_heads = %" PRId64
@@ -200,19 +170,19 @@ static ct_status configure_sizes(griffin *g, ct_model *model, const json_t *conf
                        where, g->head_dim, head_dim));
     /* transformers' default where the key is absent; every published file gives 1. */
     g->kv_heads = g->heads;
-    CT_TRY(
-        ct_json_int(config, "num_key_value_heads", false, 1, HEADS_MAX, where, &g->kv_heads, err));
-    CT_TRY(configure_divides(g->heads, "num_attention_heads", g->kv_heads, "num_key_value_heads",
-                             where, err));
+    CT_TRY(ct_json_int(config, "num_key_value_heads", false, 1, CT_ARCH_HEADS_MAX, where,
+                       &g->kv_heads, err));
+    CT_TRY(ct_arch_divides(g->heads, "num_attention_heads", g->kv_heads, "num_key_value_heads",
+                           where, err));
     g->lru_width = g->width;
-    CT_TRY(ct_json_int(config, "lru_width", false, 1, WIDTH_MAX, where, &g->lru_width, err));
     CT_TRY(
-        configure_divides(g->lru_width, "lru_width", g->heads, "num_attention_heads", where, err));
+        ct_json_int(config, "lru_width", false, 1, CT_ARCH_WIDTH_MAX, where, &g->lru_width, err));
+    CT_TRY(ct_arch_divides(g->lru_width, "lru_width", g->heads, "num_attention_heads", where, err));
     /* The file counts the gate's and the up projection's widths together. */
-    CT_TRY(configure_divides(inner, "intermediate_size", 2, "two halves", where, err));
+    CT_TRY(ct_arch_divides(inner, "intermediate_size", 2, "two halves", where, err));
     g->mlp_width = inner / 2;
     g->taps = 4;
-    CT_TRY(ct_json_int(config, "conv1d_width", false, 1, TAPS_MAX, where, &g->taps, err));
+    CT_TRY(ct_json_int(config, "conv1d_width", false, 1, CT_ARCH_TAPS_MAX, where, &g->taps, err));
     CT_TRY(ct_json_real(config, "rms_norm_eps", false, 0, 1, where, &eps, err));
     CT_TRY(ct_json_real(config, "logits_soft_cap", false, 0, 1e6, where, &cap, err));
     g->tied = true;
@@ -227,31 +197,6 @@ done:
 
 /* ---- tensors --------------------------------------------------------------------------------- */
 
-/* Adds model.layers.<layer>.<name>; shape has 1 to 3 entries, the rest 0. */
-static ct_status add(ct_tensor_list *list, const ct_layer *layer, const char *name,
-                     const int64_t shape[3], float scale, float offset, ct_matrix *matrix,
-                     const float **vector, ct_err *err)
-{
-    int rank = shape[1] == 0 ? 1 : shape[2] == 0 ? 2 : 3;
-    ct_tensor_spec *spec =
-        layer ? ct_tensor_list_add(list, err, rank, shape, scale, offset,
-                                   "model.layers.%" PRId64 ".%s", layer->index, name)
-              : ct_tensor_list_add(list, err, rank, shape, scale, offset, "%s", name);
-    if (!spec) return CT_ERR_MEMORY;
-    spec->matrix = matrix;
-    spec->vector = vector;
-    return CT_OK;
-}
-
-#define SHAPE(...) ((const int64_t[3]){__VA_ARGS__})
-/* Deviations keep each product's output about as large as its input, so that a model with random
- * weights has activations of a sane size at any depth. */
-#define MATRIX(name, dest, fan_in, ...)                                                            \
-    CT_TRY(add(list, layer, name, SHAPE(__VA_ARGS__), 1.0f / sqrtf((float)(fan_in)), 0, dest,      \
-               NULL, err))
-#define VECTOR(name, dest, scale, offset, ...)                                                     \
-    CT_TRY(add(list, layer, name, SHAPE(__VA_ARGS__), scale, offset, NULL, dest, err))
-
 static ct_status rglru_tensors(const griffin *g, const ct_layer *layer, ct_mixer_rglru *m,
                                ct_tensor_list *list, ct_err *err)
 {
@@ -260,21 +205,21 @@ static ct_status rglru_tensors(const griffin *g, const ct_layer *layer, ct_mixer
     m->width = r;
     m->taps = g->taps;
     m->blocks = b;
-    MATRIX("temporal_block.linear_x.weight", &m->linear_x, d, r, d);
-    VECTOR("temporal_block.linear_x.bias", &m->linear_x_bias, 0.05f, 0, r);
-    MATRIX("temporal_block.linear_y.weight", &m->linear_y, d, r, d);
-    VECTOR("temporal_block.linear_y.bias", &m->linear_y_bias, 0.05f, 0, r);
-    MATRIX("temporal_block.linear_out.weight", &m->linear_out, r, d, r);
-    VECTOR("temporal_block.linear_out.bias", &m->linear_out_bias, 0.05f, 0, d);
-    VECTOR("temporal_block.conv_1d.weight", &m->conv, 0.5f, 0, r, 1, g->taps);
-    VECTOR("temporal_block.conv_1d.bias", &m->conv_bias, 0.05f, 0, r);
+    CT_MATRIX("temporal_block.linear_x.weight", &m->linear_x, d, r, d);
+    CT_VECTOR("temporal_block.linear_x.bias", &m->linear_x_bias, 0.05f, 0, r);
+    CT_MATRIX("temporal_block.linear_y.weight", &m->linear_y, d, r, d);
+    CT_VECTOR("temporal_block.linear_y.bias", &m->linear_y_bias, 0.05f, 0, r);
+    CT_MATRIX("temporal_block.linear_out.weight", &m->linear_out, r, d, r);
+    CT_VECTOR("temporal_block.linear_out.bias", &m->linear_out_bias, 0.05f, 0, d);
+    CT_VECTOR("temporal_block.conv_1d.weight", &m->conv, 0.5f, 0, r, 1, g->taps);
+    CT_VECTOR("temporal_block.conv_1d.bias", &m->conv_bias, 0.05f, 0, r);
     /* softplus(-4.4) = 0.0122 and gates around 1/2 forget with a = exp(-8 * 0.5 * 0.0122), about
      * 0.95. */
-    VECTOR("temporal_block.rg_lru.recurrent_param", &m->param, 1.0f, -4.4f, r);
-    MATRIX("temporal_block.rg_lru.input_gate_weight", &m->gate_x, n, b, n, n);
-    VECTOR("temporal_block.rg_lru.input_gate_bias", &m->gate_x_bias, 0.1f, 0, b, n);
-    MATRIX("temporal_block.rg_lru.recurrent_gate_weight", &m->gate_a, n, b, n, n);
-    VECTOR("temporal_block.rg_lru.recurrent_gate_bias", &m->gate_a_bias, 0.1f, 0, b, n);
+    CT_VECTOR("temporal_block.rg_lru.recurrent_param", &m->param, 1.0f, -4.4f, r);
+    CT_MATRIX("temporal_block.rg_lru.input_gate_weight", &m->gate_x, n, b, n, n);
+    CT_VECTOR("temporal_block.rg_lru.input_gate_bias", &m->gate_x_bias, 0.1f, 0, b, n);
+    CT_MATRIX("temporal_block.rg_lru.recurrent_gate_weight", &m->gate_a, n, b, n, n);
+    CT_VECTOR("temporal_block.rg_lru.recurrent_gate_bias", &m->gate_a_bias, 0.1f, 0, b, n);
 done:
     return st;
 }
@@ -284,11 +229,11 @@ static ct_status attention_tensors(const griffin *g, const ct_layer *layer, ct_m
 {
     ct_status st = CT_OK;
     int64_t d = g->width, kv = g->kv_heads * g->head_dim;
-    MATRIX("temporal_block.q_proj.weight", &m->q, d, d, d);
-    MATRIX("temporal_block.k_proj.weight", &m->k, d, kv, d);
-    MATRIX("temporal_block.v_proj.weight", &m->v, d, kv, d);
-    MATRIX("temporal_block.o_proj.weight", &m->o, d, d, d);
-    VECTOR("temporal_block.o_proj.bias", &m->o_bias, 0.05f, 0, d);
+    CT_MATRIX("temporal_block.q_proj.weight", &m->q, d, d, d);
+    CT_MATRIX("temporal_block.k_proj.weight", &m->k, d, kv, d);
+    CT_MATRIX("temporal_block.v_proj.weight", &m->v, d, kv, d);
+    CT_MATRIX("temporal_block.o_proj.weight", &m->o, d, d, d);
+    CT_VECTOR("temporal_block.o_proj.bias", &m->o_bias, 0.05f, 0, d);
 done:
     return st;
 }
@@ -298,12 +243,12 @@ static ct_status mlp_tensors(const griffin *g, const ct_layer *layer, ct_mlp *m,
 {
     ct_status st = CT_OK;
     int64_t d = g->width, f = g->mlp_width;
-    MATRIX("mlp_block.gate_proj.weight", &m->gate, d, f, d);
-    VECTOR("mlp_block.gate_proj.bias", &m->gate_bias, 0.05f, 0, f);
-    MATRIX("mlp_block.up_proj.weight", &m->up, d, f, d);
-    VECTOR("mlp_block.up_proj.bias", &m->up_bias, 0.05f, 0, f);
-    MATRIX("mlp_block.down_proj.weight", &m->down, f, d, f);
-    VECTOR("mlp_block.down_proj.bias", &m->down_bias, 0.05f, 0, d);
+    CT_MATRIX("mlp_block.gate_proj.weight", &m->gate, d, f, d);
+    CT_VECTOR("mlp_block.gate_proj.bias", &m->gate_bias, 0.05f, 0, f);
+    CT_MATRIX("mlp_block.up_proj.weight", &m->up, d, f, d);
+    CT_VECTOR("mlp_block.up_proj.bias", &m->up_bias, 0.05f, 0, f);
+    CT_MATRIX("mlp_block.down_proj.weight", &m->down, f, d, f);
+    CT_VECTOR("mlp_block.down_proj.bias", &m->down_bias, 0.05f, 0, d);
 done:
     return st;
 }
@@ -314,9 +259,10 @@ static ct_status configure_layer(const griffin *g, ct_model *model, ct_layer *la
     ct_status st = CT_OK;
     ct_mlp *mlp = ct_model_alloc(model, sizeof *mlp, err);
     if (!mlp) return CT_ERR_MEMORY;
+    mlp->activation = CT_GELU;
     layer->ffn_kind = &ct_kind_mlp;
     layer->ffn = mlp;
-    VECTOR("temporal_pre_norm.weight", &layer->mixer_norm, 0.1f, 0, g->width);
+    CT_VECTOR("temporal_pre_norm.weight", &layer->mixer_norm, 0.1f, 0, g->width);
     if (attends) {
         ct_mixer_attention *m = ct_model_alloc(model, sizeof *m, err);
         if (!m) return CT_ERR_MEMORY;
@@ -331,7 +277,7 @@ static ct_status configure_layer(const griffin *g, ct_model *model, ct_layer *la
         layer->state_floats = ct_rglru_state_floats(g->lru_width, g->taps);
         CT_TRY(rglru_tensors(g, layer, m, list, err));
     }
-    VECTOR("channel_pre_norm.weight", &layer->ffn_norm, 0.1f, 0, g->width);
+    CT_VECTOR("channel_pre_norm.weight", &layer->ffn_norm, 0.1f, 0, g->width);
     CT_TRY(mlp_tensors(g, layer, mlp, list, err));
 done:
     return st;
@@ -343,12 +289,12 @@ static ct_status configure(ct_model *model, const json_t *config, const char *wh
     ct_status st = CT_OK;
     griffin g = {0};
     bool *attends = NULL, scaled = true;
-    const ct_layer *layer = NULL; /* MATRIX and VECTOR name top-level tensors with it */
+    const ct_layer *layer = NULL; /* CT_MATRIX and CT_VECTOR name top-level tensors with it */
     CT_TRY(configure_sizes(&g, model, config, where, err));
     CT_TRY(configure_window(model, config, where, err));
     CT_TRY(configure_rope(model, config, g.head_dim, where, err));
-    CT_TRY(configure_activation(config, where, err));
-    CT_TRY(configure_only(config, "attention_bias", false, where, err));
+    CT_TRY(ct_arch_text(config, "hidden_activation", "gelu_pytorch_tanh", where, err));
+    CT_TRY(ct_arch_only(config, "attention_bias", false, where, err));
     CT_TRY(ct_json_bool(config, "embeddings_scale_by_sqrt_dim", false, where, &scaled, err));
     if (!scaled) model->embed_scale = 1;
     attends = calloc((size_t)g.layers, 2 * sizeof *attends);
@@ -366,9 +312,9 @@ static ct_status configure(ct_model *model, const json_t *config, const char *wh
     if (!model->layers) CT_TRY(CT_ERR_MEMORY);
 
     /* Embeddings are drawn small, because the same matrix makes the logits from normed rows. */
-    MATRIX("model.embed_tokens.weight", &model->embed, g.width, g.vocab, g.width);
-    VECTOR("model.final_norm.weight", &model->final_norm, 0.1f, 0, g.width);
-    if (!g.tied) MATRIX("lm_head.weight", &model->head, g.width, g.vocab, g.width);
+    CT_MATRIX("model.embed_tokens.weight", &model->embed, g.width, g.vocab, g.width);
+    CT_VECTOR("model.final_norm.weight", &model->final_norm, 0.1f, 0, g.width);
+    if (!g.tied) CT_MATRIX("lm_head.weight", &model->head, g.width, g.vocab, g.width);
     for (int64_t i = 0; i < g.layers; i++) {
         model->layers[i].index = i;
         CT_TRY(configure_layer(&g, model, &model->layers[i], attends[i], list, err));

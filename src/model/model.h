@@ -1,7 +1,7 @@
 /* model.h - what an opened model is made of, and how an architecture joins.
  *
  * Owns the structures that the forward pass runs over. A model is a list of layers; a layer is a
- * mixer (attention, rglru) and a feed-forward (mlp), each behind a small table of functions, with
+ * mixer (attention, rglru, mamba) and a feed-forward (mlp, moe), each behind a small table of functions, with
  * residual additions around pre-norms. An architecture is one file that reads config.json, names
  * its tensors and fills the layers; registry.c lists it; step.c runs any of them.
  */
@@ -35,7 +35,7 @@ typedef struct ct_op_need {
 /* How a mixer or a feed-forward runs: adds its output for the pass's tokens to x [T, E], given
  * normed [T, E]. Working memory comes from ct_pass_floats; `floats` says how much at most. */
 typedef struct ct_layer_kind {
-    const char *name; /* "attention", "rglru", "mlp" */
+    const char *name; /* "attention", "rglru", "mamba", "mlp", "moe" */
     const ct_op_need *needs;
     size_t n_needs;
     size_t (*floats)(const void *part, const ct_model *model, int64_t tokens);
@@ -62,6 +62,7 @@ typedef struct ct_tensor_spec {
     float scale, offset;
     ct_matrix *matrix;    /* filled with the tensor as it is stored (cols: the last dimension) */
     const float **vector; /* filled with the tensor widened to f32 */
+    bool expert;          /* of an expert: a token reads few of them */
 } ct_tensor_spec;
 
 /* A list of tensor specs that grows. */
@@ -83,7 +84,7 @@ ct_status ct_model_synth_tensors(const json_t *config, const char *where, ct_syn
 
 /* One family of models. */
 typedef struct ct_arch {
-    const char *family;       /* "griffin" */
+    const char *family;       /* "griffin", "jamba" */
     const char *architecture; /* as in config.json's `architectures` */
     const char *model_type;   /* as in config.json, where `architectures` is absent */
     /* Checks every field that matters, fills model->info, the numbers below and the layers' kinds,
@@ -92,7 +93,7 @@ typedef struct ct_arch {
                            ct_tensor_list *tensors, ct_err *err);
 } ct_arch;
 
-extern const ct_arch ct_arch_griffin;
+extern const ct_arch ct_arch_griffin, ct_arch_jamba;
 
 struct ct_model {
     const ct_arch *arch;
@@ -117,6 +118,23 @@ struct ct_model {
     void **owned;                     /* freed on close */
     size_t n_owned, owned_capacity;
 };
+
+/* ct_model_open without reading the weights through: weights_hash is NULL until ct_model_hash. */
+ct_status ct_model_open_unhashed(const char *dir, const ct_model_options *options, ct_model **out,
+                                 ct_err *err) CT_CHECK;
+ct_status ct_model_hash(ct_model *model, ct_err *err) CT_CHECK;
+
+/* What a model needs, in bytes, known before its weights are read. */
+typedef struct ct_model_needs {
+    int64_t weights;        /* mapped */
+    int64_t read_per_token; /* of the weights, what one token alone reads */
+    int64_t working;        /* of a session that computes long prompts */
+} ct_model_needs;
+ct_model_needs ct_model_get_needs(const ct_model *model);
+/* Recurrent state and KV blocks of one sequence of so many tokens, in bytes. */
+int64_t ct_model_state_bytes(const ct_model *model, int64_t tokens);
+/* Working memory and scratch of a session for its longest pass, in bytes. */
+int64_t ct_session_working_bytes(const ct_model *model);
 
 /* Zeroed memory that lives as long as the model, or NULL with err filled. */
 void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err);
@@ -150,8 +168,31 @@ extern const ct_layer_kind ct_kind_rglru;
 /* Floats of one layer's state: h [R], then the last C-1 inputs of the convolution [C-1, R]. */
 int64_t ct_rglru_state_floats(int64_t width, int64_t taps);
 
+typedef struct ct_mixer_mamba {
+    int64_t width, states, taps, rank;      /* R, N, C, size of what the step sizes are made from */
+    ct_matrix in, out;                      /* [2 R, E] (inputs, then gates), [E, R] */
+    const float *in_bias, *out_bias;        /* [2 R], [E], or NULL */
+    const float *conv, *conv_bias;          /* [R, C], [R] or NULL */
+    ct_matrix parts, dt;                    /* [rank + 2 N, R] (dt, b, c), [R, rank] */
+    const float *dt_norm, *b_norm, *c_norm; /* [rank], [N], [N] */
+    const float *dt_bias, *a_log, *skip;    /* [R], [R, N], [R] */
+} ct_mixer_mamba;
+extern const ct_layer_kind ct_kind_mamba;
+/* Floats of one layer's state: h [N, R], then the last C-1 inputs of the convolution [C-1, R]. */
+int64_t ct_mamba_state_floats(int64_t width, int64_t states, int64_t taps);
+
 /* The gated feed-forward; its part is a ct_mlp. */
 extern const ct_layer_kind ct_kind_mlp;
+/* Floats of `hidden` that ct_ops.gated_mlp takes for so many tokens. */
+size_t ct_mlp_floats(const ct_mlp *mlp, int64_t tokens);
+
+/* The `used` experts that the router rates highest, each times its share of the softmax over all. */
+typedef struct ct_ffn_moe {
+    int64_t experts, used;
+    ct_matrix router; /* [X, E] */
+    ct_mlp *expert;   /* [X] */
+} ct_ffn_moe;
+extern const ct_layer_kind ct_kind_moe;
 
 /* ---- one pass over packed tokens ------------------------------------------------------------ */
 

@@ -14,7 +14,7 @@
 #include "base/err.h"
 #include "model/model.h"
 
-static const ct_arch *const archs[] = {&ct_arch_griffin};
+static const ct_arch *const archs[] = {&ct_arch_griffin, &ct_arch_jamba};
 enum { N_ARCHS = sizeof archs / sizeof *archs };
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -163,7 +163,9 @@ static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err
         if (spec->matrix->rows > model->matrix_rows) model->matrix_rows = spec->matrix->rows;
         if (spec->matrix->cols > model->matrix_cols) model->matrix_cols = spec->matrix->cols;
     }
-    model->info.weight_bytes += count * (int64_t)ct_dtype_bytes(spec->matrix->dtype);
+    int64_t bytes = count * (int64_t)ct_dtype_bytes(spec->matrix->dtype);
+    model->info.weight_bytes += bytes;
+    if (spec->expert) model->info.expert_bytes += bytes;
     const char *dtype = ct_dtype_name(spec->matrix->dtype);
     if (!model->info.dtype) model->info.dtype = dtype;
     else if (strcmp(model->info.dtype, dtype) != 0) model->info.dtype = "mixed";
@@ -292,15 +294,14 @@ static ct_status check_folder(const char *dir, ct_err *err)
     return CT_OK;
 }
 
-ct_status ct_model_open(const char *dir, const ct_model_options *options, ct_model **out,
-                        ct_err *err)
+ct_status ct_model_open_unhashed(const char *dir, const ct_model_options *options, ct_model **out,
+                                 ct_err *err)
 {
     static const ct_model_options defaults = {0};
     if (!options) options = &defaults;
     ct_status st = CT_OK;
     json_t *config = NULL;
     ct_tensor_list tensors = {0};
-    const char *hash = NULL;
     char *where = ct_strf(err, "%s/config.json", dir);
     ct_model *model = calloc(1, sizeof *model);
     if (!model || !where) CT_TRY(ct_fail_memory(err, "model", sizeof *model));
@@ -325,9 +326,6 @@ ct_status ct_model_open(const char *dir, const ct_model_options *options, ct_mod
     if (!model->head.data) model->head = model->embed;
     choose_compute(model, options->compute);
     model->info.backend = model->ops->class_name();
-    CT_TRY(ct_folder_hash(model->folder, &hash, err));
-    snprintf(model->weights_hash, sizeof model->weights_hash, "%s", hash);
-    model->info.weights_hash = model->weights_hash;
     *out = model;
     model = NULL;
 done:
@@ -338,6 +336,27 @@ done:
     return st;
 }
 
+ct_status ct_model_hash(ct_model *model, ct_err *err)
+{
+    const char *hash = NULL;
+    ct_status st = ct_folder_hash(model->folder, &hash, err);
+    if (st != CT_OK) return st;
+    snprintf(model->weights_hash, sizeof model->weights_hash, "%s", hash);
+    model->info.weights_hash = model->weights_hash;
+    return CT_OK;
+}
+
+ct_status ct_model_open(const char *dir, const ct_model_options *options, ct_model **out,
+                        ct_err *err)
+{
+    ct_model *model = NULL;
+    ct_status st = ct_model_open_unhashed(dir, options, &model, err);
+    if (st == CT_OK) st = ct_model_hash(model, err);
+    if (st == CT_OK) *out = model;
+    else ct_model_close(model);
+    return st;
+}
+
 void ct_model_close(ct_model *model)
 {
     if (!model) return;
@@ -345,6 +364,29 @@ void ct_model_close(ct_model *model)
     for (size_t i = 0; i < model->n_owned; i++) free(model->owned[i]);
     free(model->owned);
     free(model);
+}
+
+ct_model_needs ct_model_get_needs(const ct_model *model)
+{
+    const ct_model_info *info = &model->info;
+    ct_model_needs needs = {.weights = info->weight_bytes,
+                            .read_per_token = info->weight_bytes,
+                            .working = ct_session_working_bytes(model)};
+    if (info->experts > 0)
+        needs.read_per_token -=
+            info->expert_bytes / info->experts * (info->experts - info->experts_per_token);
+    if (model->head.data != model->embed.data) /* of the embeddings, one row */
+        needs.read_per_token -= (model->embed.rows - 1) * model->embed.cols *
+                                (int64_t)ct_dtype_bytes(model->embed.dtype);
+    return needs;
+}
+
+int64_t ct_model_state_bytes(const ct_model *model, int64_t tokens)
+{
+    int64_t held = tokens, window = model->window;
+    if (window >= 0 && tokens > window + CT_KV_BLOCK) held = window + CT_KV_BLOCK;
+    return model->info.state_bytes_fixed +
+           (held + CT_KV_BLOCK - 1) / CT_KV_BLOCK * model->info.state_bytes_per_block;
 }
 
 const ct_model_info *ct_model_get_info(const ct_model *model)

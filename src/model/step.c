@@ -124,10 +124,9 @@ size_t ct_session_bytes(const ct_session *session)
     return session->memory_floats * sizeof(float) + session->scratch_bytes;
 }
 
-/* Working memory and scratch for a pass of `tokens`: x and normed, then the hungriest part. */
-static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
+/* Floats of working memory for a pass of `tokens`: x and normed, then the hungriest part. */
+static size_t working_floats(const ct_model *m, int64_t tokens)
 {
-    const ct_model *m = s->model;
     size_t most = ct_pass_round(LOGITS_FLOATS);
     for (int64_t i = 0; i < m->info.layers; i++) {
         const ct_layer *l = &m->layers[i];
@@ -136,18 +135,33 @@ static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
         most = mixer > most ? mixer : most;
         most = ffn > most ? ffn : most;
     }
-    size_t floats = 2 * ct_pass_round((size_t)(tokens * m->info.width)) + most;
+    return 2 * ct_pass_round((size_t)(tokens * m->info.width)) + most;
+}
+
+static size_t scratch_bytes(const ct_model *m, int64_t tokens)
+{
+    size_t layers = m->ops->scratch_bytes(tokens, m->matrix_rows, m->matrix_cols, m->info.heads,
+                                          m->info.head_dim);
+    size_t logits = m->ops->scratch_bytes(LOGITS_TOKENS, m->info.vocab, m->info.width,
+                                          m->info.heads, m->info.head_dim);
+    return layers > logits ? layers : logits;
+}
+
+int64_t ct_session_working_bytes(const ct_model *model)
+{
+    return (int64_t)(working_floats(model, PASS_TOKENS) * sizeof(float) +
+                     scratch_bytes(model, PASS_TOKENS));
+}
+
+static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
+{
+    size_t floats = working_floats(s->model, tokens), scratch = scratch_bytes(s->model, tokens);
     if (floats > s->memory_floats) {
         s->memory_floats = 0;
         ct_status st = grow((void **)&s->memory, floats * sizeof(float), "working memory", err);
         if (st != CT_OK) return st;
         s->memory_floats = floats;
     }
-    size_t layers = m->ops->scratch_bytes(tokens, m->matrix_rows, m->matrix_cols, m->info.heads,
-                                          m->info.head_dim);
-    size_t logits = m->ops->scratch_bytes(LOGITS_TOKENS, m->info.vocab, m->info.width,
-                                          m->info.heads, m->info.head_dim);
-    size_t scratch = layers > logits ? layers : logits;
     if (scratch > s->scratch_bytes) {
         s->scratch_bytes = 0;
         ct_status st = grow(&s->scratch, scratch, "scratch memory", err);

@@ -1,4 +1,4 @@
-/* mlp.c - the gated feed-forward made of a table's products: what gelu_mlp means, and how a table
+/* mlp.c - the gated feed-forward made of a table's products: what gated_mlp means, and how a table
  * does it that gains nothing by doing it at once.
  */
 #include "op/op.h"
@@ -11,6 +11,7 @@ ct_status ct_mlp_by_parts(const ct_ops *ops, ct_op_ctx *ctx, float *y, const flo
     ct_status st = ops->matmul(ctx, hidden, x, tokens, &mlp->gate, mlp->gate_bias, false, err);
     if (st == CT_OK) st = ops->matmul(ctx, up, x, tokens, &mlp->up, mlp->up_bias, false, err);
     if (st != CT_OK) return st;
-    ops->gelu_mul(hidden, hidden, up, count);
+    if (mlp->activation == CT_SILU) ops->silu_mul(hidden, hidden, up, count);
+    else ops->gelu_mul(hidden, hidden, up, count);
     return ops->matmul(ctx, y, hidden, tokens, &mlp->down, mlp->down_bias, true, err);
 }

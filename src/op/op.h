@@ -8,7 +8,7 @@
  *
  * Dimension letters: B rows of a batch, T query tokens (all rows packed one after another), S key
  * positions, H query heads, G kv heads, D head size, E width, R recurrent width, C conv taps,
- * F ffn width, V vocabulary, L layers.
+ * F ffn width, V vocabulary, L layers, N states of a channel, X experts.
  */
 #ifndef CT_OP_OP_H
 #define CT_OP_OP_H
@@ -44,8 +44,12 @@ typedef struct ct_matrix {
     int64_t rows, cols;
 } ct_matrix;
 
-/* A gated feed-forward: (gelu(x Wg^T + bg) * (x Wu^T + bu)) Wd^T + bd; biases may be NULL. */
+typedef enum ct_activation { CT_GELU, CT_SILU } ct_activation;
+
+/* A gated feed-forward: (f(x Wg^T + bg) * (x Wu^T + bu)) Wd^T + bd, f the activation; biases may be
+ * NULL. */
 typedef struct ct_mlp {
+    ct_activation activation;
     ct_matrix gate, up, down; /* [F, E] twice, [E, F] */
     const float *gate_bias, *up_bias, *down_bias;
 } ct_mlp;
@@ -81,6 +85,15 @@ typedef struct ct_attn_args {
     int64_t n_rows;
 } ct_attn_args;
 
+/* What Mamba's selective scan reads: N states for each of R channels. */
+typedef struct ct_scan {
+    const float *x, *dt;   /* [T, R]: inputs, step sizes before their softplus */
+    const float *b, *c;    /* [T, N]: how the input enters the states, how they are read */
+    const float *a_log;    /* [R, N]: log of the decay rates */
+    const float *skip;     /* [R]: D, the input's own way to the output */
+    int64_t width, states; /* R, N */
+} ct_scan;
+
 /* Scratch for one call; provided by the caller, grown outside kernels. */
 typedef struct ct_op_ctx {
     void *scratch;
@@ -111,18 +124,21 @@ typedef struct ct_ops {
     ct_status (*block_matmul)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                               const ct_matrix *w, int64_t blocks, const float *bias,
                               ct_err *err) CT_CHECK;
-    /* y[T,E] += the feed-forward of x[T,E], with the bits of matmul, gelu_mul and matmul one after
-     * another. `hidden` is room for 2 F floats for each token, T rounded up to 32. */
-    ct_status (*gelu_mlp)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
-                          const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
+    /* y[T,E] += the feed-forward of x[T,E], with the bits of matmul, gelu_mul or silu_mul, and matmul
+     * one after another. `hidden` is room for 2 F floats for each token, T rounded up to 32. */
+    ct_status (*gated_mlp)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                           const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
     /* x[t,:] = table[ids[t],:] * scale. Ids are valid. */
     void (*embed)(float *x, const int32_t *ids, int64_t tokens, const ct_matrix *table,
                   float scale);
-    /* y = x / sqrt(mean(x^2) + eps) * (offset + w); offset 1 for Griffin, 0 for Jamba. */
+    /* y = x / sqrt(mean(x^2) + eps) * (offset + w); offset 1 for Griffin, 0 for Jamba. y may be x.
+     */
     void (*rms_norm)(float *y, const float *x, int64_t tokens, int64_t width, const float *w,
                      float eps, float offset);
     /* y = gelu(a) * b, gelu in its tanh form; y may be a or b. b NULL: y = gelu(a). */
     void (*gelu_mul)(float *y, const float *a, const float *b, int64_t count);
+    /* y = silu(a) * b, silu(a) = a sigmoid(a); y may be a or b. b NULL: y = silu(a). */
+    void (*silu_mul)(float *y, const float *a, const float *b, int64_t count);
     /* y = a * b and y += a. */
     void (*mul)(float *y, const float *a, const float *b, int64_t count);
     void (*add)(float *y, const float *a, int64_t count);
@@ -132,7 +148,7 @@ typedef struct ct_ops {
 
     /* Depthwise causal convolution of C taps: y[t,j] = bias[j] + sum_k w[j,k] x[t-C+1+k, j].
      * state[s] is row s's last C-1 inputs, [C-1, R] oldest first; read, then moved on. y is not x.
-     */
+     * bias may be NULL. */
     void (*conv1d)(float *y, const float *x, int64_t width, int64_t taps, const float *w,
                    const float *bias, const ct_seg *segs, float *const *state, int64_t n_segs);
     /* RG-LRU (Griffin, De et al. 2024, section 2.4): per channel
@@ -142,6 +158,22 @@ typedef struct ct_ops {
     void (*rg_lru)(float *y, const float *x, const float *gate_x, const float *gate_a,
                    const float *param, int64_t width, const ct_seg *segs, float *const *state,
                    int64_t n_segs);
+    /* Mamba's selective scan (Gu and Dao 2023, section 3.2): per channel j and state n
+     *   d = softplus(dt[t,j]);  h[n,j] = exp(-d exp(a_log[j,n])) h[n,j] + d b[t,n] x[t,j];
+     *   y[t,j] = sum_n c[t,n] h[n,j] + skip[j] x[t,j].
+     * y is [T, R] and may be scan->x or scan->dt. state[s] is row s's h, [N, R]; read, then moved
+     * on. */
+    void (*selective_scan)(float *y, const ct_scan *scan, const ct_seg *segs, float *const *state,
+                           int64_t n_segs);
+    /* expert[t, i] = the expert of the i-th largest of the X logits of a token (the lowest index
+     * first among equals), i < k <= X; weight[t, i] = its softmax over all X, not normed again. A
+     * NaN counts as lowest and makes every weight of its token NaN. */
+    void (*route)(int32_t *expert, float *weight, const float *logits, int64_t tokens,
+                  int64_t experts, int64_t k);
+    /* y[i,:] = x[row[i],:], and x[row[i],:] += weight[i] * y[i,:]; no row appears twice. */
+    void (*gather)(float *y, const float *x, const int32_t *row, int64_t rows, int64_t width);
+    void (*scatter_add)(float *x, const float *y, const int32_t *row, const float *weight,
+                        int64_t rows, int64_t width);
     /* Rotates the first `rotary` dims of each of the T x heads vectors [heads, D] in place:
      * pairs (j, j + rotary/2), angle position * theta^(-2j/rotary). */
     void (*rope)(float *x, int64_t heads, int64_t head_dim, int64_t rotary, float theta,
@@ -158,7 +190,7 @@ typedef struct ct_ops {
                        int64_t head_dim);
 } ct_ops;
 
-/* ct_ops.gelu_mlp by the table's own products. */
+/* ct_ops.gated_mlp by the table's own products. */
 ct_status ct_mlp_by_parts(const ct_ops *ops, ct_op_ctx *ctx, float *y, const float *x,
                           int64_t tokens, const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
 

@@ -12,13 +12,21 @@ typedef struct family {
     const char *name;
     const char *markers[4];
     const char *before, *after; /* around the message; BOS comes first if the template names it */
+    bool trims;                 /* white space around the message goes */
 } family;
 
 static const family families[] = {
     {"gemma",
      {"<start_of_turn>", "<end_of_turn>", "| trim"},
      "<start_of_turn>user\n",
-     "<end_of_turn>\n<start_of_turn>model\n"},
+     "<end_of_turn>\n<start_of_turn>model\n",
+     true},
+    /* Without a system message the system block stands there empty. */
+    {"jamba",
+     {"<|bom|>", "<|eom|>", "default_system_message"},
+     "<|bom|><|system|> <|eom|><|bom|><|user|> ",
+     "<|eom|><|bom|><|assistant|>",
+     false},
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
@@ -43,8 +51,8 @@ static ct_status unknown(const ct_tokenizer *tokenizer, ct_err *err)
         CT_TRY(ct_buf_addf(&known, err, "%s%s", i ? ", " : "", families[i].name));
     st = ct_fail(err, absent ? CT_ERR_NOT_FOUND : CT_ERR_UNSUPPORTED,
                  "chat template: expected one of a known family (%s), got %s; to name the family, "
-                 "put \"chat_template\": \"%s\" into tokenizer_config.json",
-                 known.data, absent ? "none" : "another", families[0].name);
+                 "put \"chat_template\": \"NAME\" into tokenizer_config.json",
+                 known.data, absent ? "none" : "another");
 done:
     ct_buf_clear(&known);
     return st;
@@ -89,7 +97,7 @@ ct_status ct_chat_render(const ct_tokenizer *tokenizer, const char *user_text, s
                        (unsigned char)user_text[valid], valid);
     bool named = strcmp(template, f->name) == 0;
     if (bos && (named || strstr(template, "bos_token"))) CT_TRY(ct_buf_adds(&out, bos, err));
-    trim(&user_text, &size);
+    if (f->trims) trim(&user_text, &size);
     CT_TRY(ct_buf_adds(&out, f->before, err));
     CT_TRY(ct_buf_add(&out, user_text, size, err));
     CT_TRY(ct_buf_adds(&out, f->after, err));

@@ -14,7 +14,7 @@
  * caller's. Encode it with special = ct_tokenizer_wants_special(): BOS, where the template begins
  * with it, stands in the text. CT_ERR_NOT_FOUND if the folder has no template, CT_ERR_UNSUPPORTED
  * if it is none of those that are known; a tokenizer_config.json whose "chat_template" is just a
- * family's name ("gemma") names it. */
+ * family's name ("gemma", "jamba") names it. */
 ct_status ct_chat_render(const ct_tokenizer *tokenizer, const char *user_text, size_t size,
                          char **text, size_t *out_size, ct_err *err) CT_CHECK;
 

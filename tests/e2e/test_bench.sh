@@ -39,12 +39,13 @@ for step in model["steps"]:
     inside = sum(op["ms_a_call"] * op["calls_a_step"] for op in step["operations"])
     assert inside < 1.05 * max(step["all_ms"]), (inside, step["all_ms"])
 # The products of a prefill are the arithmetic of its parameters: 2 a parameter and token, but for the
-# embedding (looked up), whose table meets the last token alone, and the vectors.
+# embedding (looked up), whose table meets the last token alone, as the last feed-forward does, and the
+# vectors.
 prefill = model["steps"][0]
 products = sum(op["flop"] * op["calls_a_step"] for op in prefill["operations"]
-               if op["op"] in ("matmul", "block_matmul") and op["tokens"] == 65)
-table = 4096 * 256
-assert 0.98 < products / (2 * 65 * (model["parameters"] - table)) <= 1, products
+               if op["op"] in ("matmul", "block_matmul", "gated_mlp") and op["tokens"] == 65)
+table, last = 4096 * 256, 3 * 256 * 384
+assert 0.98 < products / (2 * 65 * (model["parameters"] - table - last)) <= 1, products
 forked, own = model["steps"][3:]
 assert own["state_bytes"] > forked["state_bytes"]
 PYTHON

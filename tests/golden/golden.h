@@ -156,12 +156,15 @@ static inline bool golden_has_torch_ties(const json_t *test, int64_t heads)
            !strstr(json_string_value(json_object_get(test, "id")), ".lowtie");
 }
 
-/* The heads kept at each generation step, as sets, against topk_gen [12, attention layers, k]. */
+/* The heads kept at each generation step, as sets, against topk_gen [steps, attention layers, k].
+ * The steps are the last ones: where the first token comes from prefill it has none. */
 static inline void golden_compare_heads(const ct_job *job, const ct_model_info *info,
                                         const ct_st_tensor *want, const char *id)
 {
     const uint8_t *kept = ct_job_heads_kept(job);
-    int64_t k = want->shape[2];
+    int64_t k = want->shape[2], first = GOLDEN_TOKENS - want->shape[0];
+    assert_true(first >= 0);
+    kept += first * info->attention_layers * info->heads;
     for (int64_t i = 0; i < want->shape[0]; i++)
         for (int64_t l = 0; l < info->attention_layers; l++) {
             const uint8_t *row = kept + (i * info->attention_layers + l) * info->heads;
@@ -282,6 +285,124 @@ static inline void golden_compare(const ct_model *model, ct_session *session,
     }
     tally->compared++;
     ct_job_free(job);
+}
+
+/* ---- whole programs -------------------------------------------------------------------------- */
+
+/* The model of shared data `folder`, such as "data/goldens/jamba-tiny". */
+static inline ct_model *golden_model(const char *folder, const char *device)
+{
+    ct_err err = {0};
+    ct_model *model = NULL;
+    ct_model_options options = {.device = device, .compute = CT_CHOOSE_F32, .threads = 1};
+    const char *dir = shared_path(folder);
+    if (!dir) skip_program(folder);
+    assert_ok(ct_model_open(dir, &options, &model, &err));
+    return model;
+}
+
+static inline golden_file golden_open_in(const char *folder, const char *manifest)
+{
+    char json_path[256], st_path[256];
+    snprintf(json_path, sizeof json_path, "%s/%s.json", folder, manifest);
+    snprintf(st_path, sizeof st_path, "%s/%s.safetensors", folder, manifest);
+    return golden_open(json_path, st_path);
+}
+
+/* Compares every case of folder/manifest.json. With `share`, cases with the same prefill are forked
+ * from one. */
+static inline void golden_compare_file(const char *folder, const char *manifest, const char *device,
+                                       bool share)
+{
+    ct_err err = {0};
+    ct_model *model = golden_model(folder, device);
+    const ct_model_info *info = ct_model_get_info(model);
+    ct_session *session = NULL;
+    assert_ok(ct_session_new(model, &session, &err));
+    golden_file file = golden_open_in(folder, manifest);
+    golden_tally tally = {0};
+    golden_prefills shared = {0};
+    size_t i;
+    json_t *test;
+    json_array_foreach(json_object_get(file.manifest, "cases"), i, test)
+    {
+        if (golden_has_torch_ties(test, info->heads) || golden_fragile(test, "margin"))
+            tally.left_out++;
+        else golden_compare(model, session, &file, test, share ? &shared : NULL, &tally);
+    }
+    printf("%s/%s: %s: %d cases compared (%d with tokens, %d with heads), %d left out; largest "
+           "difference of a logit %.3g (%s)\n",
+           folder, manifest, device, tally.compared, tally.tokens_compared, tally.heads_compared,
+           tally.left_out, tally.largest, tally.largest_case);
+    assert_true(tally.compared > 0);
+    golden_prefills_clear(&shared);
+    golden_close(&file);
+    ct_session_free(session);
+    ct_model_close(model);
+}
+
+/* The largest difference of one forward over n ids without intervention from want [n, V]. */
+static inline double golden_compare_forward(ct_model *model, ct_session *session,
+                                            const int32_t *ids, int64_t n, const ct_st_tensor *want,
+                                            const char *id)
+{
+    ct_err err = {0};
+    int64_t vocab = ct_model_get_info(model)->vocab;
+    double largest = 0;
+    float *logits = malloc((size_t)(n * vocab) * sizeof *logits);
+    assert_non_null(logits);
+    assert_int_equal(want->count, n * vocab);
+    ct_sequence *sequence = NULL;
+    assert_ok(ct_sequence_new(model, &sequence, &err));
+    ct_row row = {.sequence = sequence,
+                  .ids = ids,
+                  .count = n,
+                  .stage = CT_STAGE_PREFILL,
+                  .want = CT_LOGITS_ALL,
+                  .logits = logits};
+    assert_ok(ct_step(session, &row, 1, &err));
+    for (int64_t j = 0; j < n * vocab; j++) {
+        float w;
+        memcpy(&w, (const char *)want->data + j * (int64_t)sizeof w, sizeof w);
+        double diff = fabs((double)w - (double)logits[j]);
+        if (!(diff <= LOGITS_TOLERANCE)) fail_msg("%s: row %d", id, (int)(j / vocab));
+        if (diff > largest) largest = diff;
+    }
+    free(logits);
+    ct_sequence_free(sequence);
+    return largest;
+}
+
+/* One forward over each whole prompt without intervention. */
+static inline void golden_compare_prompts(const char *folder, const char *device)
+{
+    ct_err err = {0};
+    ct_model *model = golden_model(folder, device);
+    ct_session *session = NULL;
+    assert_ok(ct_session_new(model, &session, &err));
+    golden_file file = golden_open_in(folder, "goldens");
+    size_t i;
+    int compared = 0;
+    double largest = 0;
+    json_t *test;
+    json_array_foreach(json_object_get(file.manifest, "cases"), i, test)
+    {
+        const ct_st_tensor *want = golden_tensor(&file, test, "prompt_logits");
+        if (!want) continue;
+        golden_request g;
+        golden_read(&file, test, ct_model_get_info(model)->family, &g);
+        double diff =
+            golden_compare_forward(model, session, g.prompt, (int64_t)g.request.prompt_count, want,
+                                   json_string_value(json_object_get(test, "id")));
+        largest = diff > largest ? diff : largest;
+        compared++;
+    }
+    printf("%s: prompt logits: %s: %d prompts compared; largest difference %.3g\n", folder, device,
+           compared, largest);
+    assert_true(compared > 0);
+    golden_close(&file);
+    ct_session_free(session);
+    ct_model_close(model);
 }
 
 #endif

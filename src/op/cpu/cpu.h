@@ -31,10 +31,10 @@ ct_status ct_amx_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
                         const ct_matrix *w, const float *bias, bool accumulate,
                         ct_err *err) CT_CHECK;
 
-/* ct_ops.gelu_mlp of the amx table: the hidden units go from the first products into the second as
+/* ct_ops.gated_mlp of the amx table: the hidden units go from the first products into the second as
  * bf16 tiles. */
-ct_status ct_amx_gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
-                          const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
+ct_status ct_amx_gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                           const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
 
 /* ct_ops.attention of the amx table: with bf16 products, queries, keys, weights and values are
  * rounded to bf16; the softmax between them, entropy and l2 stay in f32. */

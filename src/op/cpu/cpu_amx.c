@@ -382,7 +382,7 @@ static void put_hidden(const gated *g, const float *sum, int64_t row, int64_t to
                 vf gate = v_load(sum + (i + j) * TILE), up = v_load(sum + SUM + (i + j) * TILE);
                 if (g->mlp->gate_bias) gate = gate + g->mlp->gate_bias[row + i + j];
                 if (g->mlp->up_bias) up = up + g->mlp->up_bias[row + i + j];
-                h[j] = v_gelu(gate) * up;
+                h[j] = (g->mlp->activation == CT_SILU ? v_silu(gate) : v_gelu(gate)) * up;
             }
             __m512i v = (__m512i)round_pairs(h[0], h[1]);
             _mm512_storeu_si512(tiles + half * TILE_WORDS + i * TILE,
@@ -414,8 +414,8 @@ static void gated_task(const gated *g, int64_t row, int64_t token, int64_t count
     }
 }
 
-ct_status ct_amx_gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
-                          const ct_mlp *mlp, float *hidden, ct_err *err)
+ct_status ct_amx_gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                           const ct_mlp *mlp, float *hidden, ct_err *err)
 {
     const ct_matrix *gate = &mlp->gate, *up = &mlp->up, *down = &mlp->down;
     bool plain = gate->dtype == CT_BF16 && up->dtype == CT_BF16 && gate->cols % STEP == 0 &&
@@ -606,10 +606,10 @@ ct_status ct_amx_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err
     return ct_ops_cpu_generic()->attention(ctx, args, err);
 }
 
-ct_status ct_amx_gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
-                          const ct_mlp *mlp, float *hidden, ct_err *err)
+ct_status ct_amx_gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                           const ct_mlp *mlp, float *hidden, ct_err *err)
 {
-    return ct_ops_cpu_generic()->gelu_mlp(ctx, y, x, tokens, mlp, hidden, err);
+    return ct_ops_cpu_generic()->gated_mlp(ctx, y, x, tokens, mlp, hidden, err);
 }
 
 #endif

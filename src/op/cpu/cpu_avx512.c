@@ -21,7 +21,7 @@ static ct_compute amx_choose_compute(ct_dtype stored)
 const ct_ops *ct_ops_cpu_amx(void)
 {
     static const ct_ops ops = CT_OPS_TABLE(amx_class_name, amx_choose_compute, ct_amx_matmul,
-                                           ct_amx_gelu_mlp, ct_amx_attention);
+                                           ct_amx_gated_mlp, ct_amx_attention);
     return &ops;
 }
 #else

@@ -46,6 +46,14 @@ static void gelu_mul(float *y, const float *a, const float *b, int64_t count)
     else CT_FOR_VECTORS(count, v_store_part(y + i, v_gelu(v_load_part(a + i, n)), n););
 }
 
+static void silu_mul(float *y, const float *a, const float *b, int64_t count)
+{
+    if (b)
+        CT_FOR_VECTORS(
+            count, v_store_part(y + i, v_silu(v_load_part(a + i, n)) * v_load_part(b + i, n), n););
+    else CT_FOR_VECTORS(count, v_store_part(y + i, v_silu(v_load_part(a + i, n)), n););
+}
+
 static void mul(float *y, const float *a, const float *b, int64_t count)
 {
     CT_FOR_VECTORS(count, v_store_part(y + i, v_load_part(a + i, n) * v_load_part(b + i, n), n););
@@ -79,6 +87,27 @@ static void embed(float *x, const int32_t *ids, int64_t tokens, const ct_matrix 
             int64_t n = min_i64(VL, width - i);
             vf v = v_load_part_as(table->data, table->dtype, ids[t] * width + i, n);
             v_store_part(x + t * width + i, v * scale, n);
+        }
+}
+
+static void gather(float *y, const float *x, const int32_t *row, int64_t rows, int64_t width)
+{
+#pragma omp parallel for schedule(static) if (rows * width >= CT_PARALLEL)
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(y + i * width, x + row[i] * width, (size_t)width * sizeof *y);
+}
+
+static void scatter_add(float *x, const float *y, const int32_t *row, const float *weight,
+                        int64_t rows, int64_t width)
+{
+#pragma omp parallel for schedule(static) if (rows * width >= CT_PARALLEL)
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < width; j += VL) {
+            int64_t n = min_i64(VL, width - j);
+            float *to = x + row[i] * width + j;
+            vf sum =
+                v_fma(v_load_part(y + i * width + j, n), v_set1(weight[i]), v_load_part(to, n));
+            v_store_part(to, sum, n);
         }
 }
 
@@ -131,7 +160,7 @@ CT_INLINE void conv1d_row(float *y, const float *x, int64_t width, int64_t taps,
     for (int64_t t = 0; t < seg->count; t++)
         for (int64_t j = 0; j < channels; j += VL) {
             int64_t n = min_i64(VL, channels - j);
-            vf sum = v_load_part(bias + first + j, n);
+            vf sum = bias ? v_load_part(bias + first + j, n) : v_set1(0);
             for (int64_t k = 0; k < taps; k++) {
                 int64_t from = t - kept + k;
                 const float *in =

@@ -6,6 +6,7 @@
 #include "op/cpu/kernels.h"
 #include "op/cpu/limit_loops.h"
 #include "op/cpu/matmul.h"
+#include "op/cpu/scan.h"
 
 #define CT_PASTE_(a, b)  a##b
 #define CT_PASTE(a, b)   CT_PASTE_(a, b)
@@ -24,8 +25,8 @@ static ct_compute choose_compute(ct_dtype stored)
     return CT_COMPUTE_F32;
 }
 
-static ct_status gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
-                          const ct_mlp *mlp, float *hidden, ct_err *err)
+static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                           const ct_mlp *mlp, float *hidden, ct_err *err)
 {
     return ct_mlp_by_parts(CT_PASTE(ct_ops_cpu_, CT_ISA)(), ctx, y, x, tokens, mlp, hidden, err);
 }
@@ -34,15 +35,17 @@ static ct_status gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t toke
     {                                                                                              \
         .name = "cpu", .class_name = class_name_, .choose_compute = choose_compute_,               \
         .scratch_bytes = ct_cpu_scratch_bytes, .matmul = matmul_, .block_matmul = block_matmul,    \
-        .gelu_mlp = mlp_, .embed = embed, .rms_norm = rms_norm, .gelu_mul = gelu_mul, .mul = mul,  \
-        .add = add, .soft_cap = soft_cap, .conv1d = conv1d, .rg_lru = rg_lru, .rope = rope,        \
-        .attention = attention_, .select_heads = ct_ref_select_heads,                              \
-        .mask_heads = ct_ref_mask_heads,                                                           \
+        .gated_mlp = mlp_, .embed = embed, .rms_norm = rms_norm, .gelu_mul = gelu_mul,             \
+        .silu_mul = silu_mul, .mul = mul, .add = add, .soft_cap = soft_cap, .conv1d = conv1d,      \
+        .rg_lru = rg_lru, .selective_scan = selective_scan, .route = ct_ref_route,                 \
+        .gather = gather, .scatter_add = scatter_add, .rope = rope, .attention = attention_,       \
+        .select_heads = ct_ref_select_heads, .mask_heads = ct_ref_mask_heads,                      \
     }
 
 const ct_ops *CT_PASTE(ct_ops_cpu_, CT_ISA)(void)
 {
-    static const ct_ops ops = CT_OPS_TABLE(class_name, choose_compute, matmul, gelu_mlp, attention);
+    static const ct_ops ops =
+        CT_OPS_TABLE(class_name, choose_compute, matmul, gated_mlp, attention);
     return &ops;
 }
 

@@ -312,6 +312,11 @@ CT_INLINE vf v_gelu(vf v)
     return v * v_sigmoid(u);
 }
 
+CT_INLINE vf v_silu(vf v)
+{
+    return v * v_sigmoid(v);
+}
+
 CT_INLINE vf v_tanh(vf x)
 {
     const vi sign_bit = (vi){0} + INT32_MIN;

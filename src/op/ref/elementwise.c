@@ -37,6 +37,12 @@ void ct_ref_gelu_mul(float *y, const float *a, const float *b, int64_t count)
         y[i] = (float)(gelu((double)a[i]) * (b ? (double)b[i] : 1.0));
 }
 
+void ct_ref_silu_mul(float *y, const float *a, const float *b, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        y[i] = (float)((double)a[i] / (1 + exp(-(double)a[i])) * (b ? (double)b[i] : 1.0));
+}
+
 void ct_ref_mul(float *y, const float *a, const float *b, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) y[i] = a[i] * b[i];

@@ -1,4 +1,6 @@
-/* recurrent.c - reference causal convolution and RG-LRU (Griffin, De et al. 2024, section 2.4). */
+/* recurrent.c - reference causal convolution, RG-LRU (Griffin, De et al. 2024, section 2.4), and
+ * selective scan (Mamba, Gu and Dao 2023, section 3.2).
+ */
 #include <math.h>
 
 #include "op/ref/ref.h"
@@ -12,7 +14,7 @@ void ct_ref_conv1d(float *y, const float *x, int64_t width, int64_t taps, const 
         int64_t count = segs[s].count, kept = taps - 1;
         for (int64_t t = 0; t < count; t++)
             for (int64_t j = 0; j < width; j++) {
-                double sum = (double)bias[j];
+                double sum = bias ? (double)bias[j] : 0;
                 for (int64_t k = 0; k < taps; k++) {
                     int64_t from = t - kept + k; /* < 0: before this call, in the state */
                     float v = from < 0 ? state[s][(from + kept) * width + j] : in[from * width + j];
@@ -53,5 +55,27 @@ void ct_ref_rg_lru(float *y, const float *x, const float *gate_x, const float *g
                     reset ? in : exp(log_a) * (double)state[s][j] + sqrt(-expm1(2 * log_a)) * in;
                 state[s][j] = (float)h;
                 y[at] = (float)h;
+            }
+}
+
+void ct_ref_selective_scan(float *y, const ct_scan *scan, const ct_seg *segs, float *const *state,
+                           int64_t n_segs)
+{
+    int64_t width = scan->width, states = scan->states;
+    for (int64_t s = 0; s < n_segs; s++)
+        for (int64_t t = segs[s].first; t < segs[s].first + segs[s].count; t++)
+            for (int64_t j = 0; j < width; j++) {
+                double x = (double)scan->x[t * width + j];
+                double step = softplus((double)scan->dt[t * width + j]);
+                double sum = (double)scan->skip[j] * x;
+                for (int64_t n = 0; n < states; n++) {
+                    float *h = &state[s][n * width + j];
+                    double rate = exp((double)scan->a_log[j * states + n]);
+                    double b = (double)scan->b[t * states + n], c = (double)scan->c[t * states + n];
+                    double now = exp(-step * rate) * (double)*h + step * b * x;
+                    *h = (float)now;
+                    sum += c * now;
+                }
+                y[t * width + j] = (float)sum;
             }
 }

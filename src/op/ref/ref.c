@@ -25,8 +25,8 @@ static size_t scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, 
     return (size_t)head_dim * sizeof(double);
 }
 
-static ct_status gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
-                          const ct_mlp *mlp, float *hidden, ct_err *err)
+static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                           const ct_mlp *mlp, float *hidden, ct_err *err)
 {
     return ct_mlp_by_parts(ct_ops_ref(), ctx, y, x, tokens, mlp, hidden, err);
 }
@@ -40,15 +40,20 @@ const ct_ops *ct_ops_ref(void)
         .scratch_bytes = scratch_bytes,
         .matmul = ct_ref_matmul,
         .block_matmul = ct_ref_block_matmul,
-        .gelu_mlp = gelu_mlp,
+        .gated_mlp = gated_mlp,
         .embed = ct_ref_embed,
         .rms_norm = ct_ref_rms_norm,
         .gelu_mul = ct_ref_gelu_mul,
+        .silu_mul = ct_ref_silu_mul,
         .mul = ct_ref_mul,
         .add = ct_ref_add,
         .soft_cap = ct_ref_soft_cap,
         .conv1d = ct_ref_conv1d,
         .rg_lru = ct_ref_rg_lru,
+        .selective_scan = ct_ref_selective_scan,
+        .route = ct_ref_route,
+        .gather = ct_ref_gather,
+        .scatter_add = ct_ref_scatter_add,
         .rope = ct_ref_rope,
         .attention = ct_ref_attention,
         .select_heads = ct_ref_select_heads,

@@ -86,7 +86,7 @@ static void a_traced_step_gives_the_bits_of_an_untraced_one(void **state)
     assert_true(x->cost.flops == 2.0 * 9 * 256 * 256);
     assert_true(x->cost.memory_bytes == 256 * 256 * 2);
     assert_true(x->cost.activation_bytes == 9 * (256 + 256) * 4);
-    const ct_trace_op *mlp = find(trace, "gelu_mlp", "384 x 256");
+    const ct_trace_op *mlp = find(trace, "gated_mlp", "384 x 256");
     assert_int_equal(mlp->calls, 10); /* the last layer's is for the wanted tokens only */
     assert_true(mlp->cost.flops == 6.0 * 9 * 384 * 256);
     assert_true(mlp->cost.memory_bytes == 3 * 384 * 256 * 2);

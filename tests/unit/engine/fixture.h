@@ -1,4 +1,4 @@
-/* fixture.h - the repository's tiny Griffin, opened for a test, random prompts for it, and what it is
+/* fixture.h - a tiny model of the repository, opened for a test, random prompts for it, and what it is
  * to be equal to the bit. */
 #ifndef CT_TESTS_FIXTURE_H
 #define CT_TESTS_FIXTURE_H
@@ -19,17 +19,25 @@ typedef struct fixture {
     ct_session *session;
 } fixture;
 
-/* device: "ref", "cpu", or "cpu bf16" for products of activations rounded to bf16. */
-static inline void open_fixture(fixture *f, const char *device)
+/* The model in tests/golden/<folder>. device: "ref", "cpu", or "cpu bf16" for products of activations
+ * rounded to bf16. */
+static inline void open_model(fixture *f, const char *folder, const char *device, int threads)
 {
     ct_err err = {0};
+    char path[512];
     bool rounded = strcmp(device, "cpu bf16") == 0;
     ct_model_options options = {.device = rounded ? "cpu" : device,
                                 .compute = rounded ? CT_CHOOSE_BF16 : CT_CHOOSE_F32,
-                                .threads = 1};
-    assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-griffin", &options, &f->model, &err));
+                                .threads = threads};
+    snprintf(path, sizeof path, CT_SOURCE_DIR "/tests/golden/%s", folder);
+    assert_ok(ct_model_open(path, &options, &f->model, &err));
     f->info = ct_model_get_info(f->model);
     assert_ok(ct_session_new(f->model, &f->session, &err));
+}
+
+static inline void open_fixture(fixture *f, const char *device)
+{
+    open_model(f, "tiny-griffin", device, 1);
 }
 
 static inline void close_fixture(fixture *f)

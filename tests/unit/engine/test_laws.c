@@ -1,8 +1,9 @@
 /* test_laws.c - what must hold bit for bit whatever the batch: chunks, company, forks.
  *
- * On the repository's tiny Griffin (window 16, so that blocks of 64 keys are dropped on the way),
- * in f32, on every CPU backend, under interventions of every kind. Only "token by token" has a
- * bound: there another kernel may sum in another order.
+ * On the repository's tiny Griffin (window 16, so that blocks of 64 keys are dropped on the way), its
+ * tiny Jamba with experts, and the one without, in f32 and with inputs of products rounded to bf16,
+ * on every CPU backend, under interventions of every kind. Only "token by token" has a bound: there
+ * another kernel may sum in another order.
  */
 #include "fixture.h"
 
@@ -84,12 +85,11 @@ static outcome run(const fixture *f, const int32_t *ids, int64_t n, const ct_int
 
 static void prefill_in_chunks_is_the_whole_prefill_to_the_bit(void **state)
 {
-    (void)state;
     const int64_t lengths[] = {1, 7, 63, 64, 65, 129, 200};
     const int64_t steps[] = {64, 128, 192, 256}, uneven[] = {128, 192, 256};
     for (size_t d = 0; d < COUNT(devices); d++) {
         fixture f;
-        open_fixture(&f, devices[d]);
+        open_model(&f, *state, devices[d], 1);
         for (size_t l = 0; l < COUNT(lengths); l++)
             for (size_t k = l % STRIDE(d); k < KINDS; k += STRIDE(d)) {
                 int64_t n = lengths[l];
@@ -117,12 +117,11 @@ static void prefill_in_chunks_is_the_whole_prefill_to_the_bit(void **state)
 /* 1300 tokens are more than one pass of a step takes. */
 static void a_row_longer_than_a_pass_is_the_row_in_chunks_to_the_bit(void **state)
 {
-    (void)state;
     enum { N = 1300 };
     int64_t n = N, chunks[N / 64 + 1];
     for (size_t i = 0; i < COUNT(chunks); i++) chunks[i] = 64 * ((int64_t)i + 1);
     fixture f;
-    open_fixture(&f, "cpu");
+    open_model(&f, *state, "cpu", 1);
     int32_t *ids = random_ids(&f, N, 2);
     ct_intervention iv = kind(1);
     outcome whole = run(&f, ids, N, &iv, CT_STAGE_PREFILL, &n, 1);
@@ -138,13 +137,12 @@ static void a_row_longer_than_a_pass_is_the_row_in_chunks_to_the_bit(void **stat
 /* Bound: f32 sums of other order; implementations differ by 2e-5 on logits of deviation 2.4. */
 static void token_by_token_is_the_whole_prefill_within_2e_4(void **state)
 {
-    (void)state;
     enum { N = 131 };
     int64_t n = N, ones[N];
     for (int64_t i = 0; i < N; i++) ones[i] = i + 1;
     for (size_t d = 0; d < COUNT(devices); d++) {
         fixture f;
-        open_fixture(&f, devices[d]);
+        open_model(&f, *state, devices[d], 1);
         int32_t *ids = random_ids(&f, N, 3);
         double largest = 0;
         for (size_t k = 0; k < KINDS; k += STRIDE(d)) {
@@ -170,12 +168,11 @@ static void token_by_token_is_the_whole_prefill_within_2e_4(void **state)
 /* Rows of different lengths, stages and interventions, some long enough to be cut by a pass. */
 static void a_row_alone_is_the_row_in_a_batch_to_the_bit(void **state)
 {
-    (void)state;
     const int64_t lengths[] = {1, 7, 63, 65, 200, 1, 129, 640, 3, 64, 70, 71, 72};
     for (size_t d = 0; d < COUNT(devices); d++) {
         ct_err err = {0};
         fixture f;
-        open_fixture(&f, devices[d]);
+        open_model(&f, *state, devices[d], 1);
         ct_row rows[KINDS];
         ct_intervention kinds[KINDS];
         outcome batch[KINDS] = {{0}};
@@ -213,13 +210,12 @@ static void a_row_alone_is_the_row_in_a_batch_to_the_bit(void **state)
 /* Forked at every kind of place inside a block; both sides go on with different tokens. */
 static void a_fork_goes_on_as_a_fresh_sequence_would_and_leaves_the_other_alone(void **state)
 {
-    (void)state;
     const int64_t places[] = {1, 7, 63, 64, 65, 128, 150};
     enum { MORE = 70 };
     for (size_t d = 0; d < COUNT(devices); d++) {
         ct_err err = {0};
         fixture f;
-        open_fixture(&f, devices[d]);
+        open_model(&f, *state, devices[d], 1);
         for (size_t i = 0; i < COUNT(places); i++) {
             int64_t at = places[i], n = at + MORE, ends[] = {at, n};
             int32_t *a = random_ids(&f, n, 7), *b = random_ids(&f, n, 8);
@@ -265,19 +261,12 @@ static void a_fork_goes_on_as_a_fresh_sequence_would_and_leaves_the_other_alone(
 
 static void the_number_of_threads_changes_no_bit(void **state)
 {
-    (void)state;
     enum { N = 200 };
     for (int rounded = 0; rounded < 2; rounded++) {
-        ct_err err = {0};
         outcome first = {0};
         for (int threads = 1; threads <= 3; threads++) {
             fixture f;
-            ct_model_options options = {.compute = rounded ? CT_CHOOSE_BF16 : CT_CHOOSE_F32,
-                                        .threads = threads};
-            assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-griffin", &options, &f.model,
-                                    &err));
-            f.info = ct_model_get_info(f.model);
-            assert_ok(ct_session_new(f.model, &f.session, &err));
+            open_model(&f, *state, rounded ? "cpu bf16" : "cpu", threads);
             int32_t *ids = random_ids(&f, N, 9);
             int64_t ends[] = {128, 199, N}; /* a prompt, a short rest, one token */
             ct_intervention iv = kind(1);
@@ -317,11 +306,10 @@ static ct_generate_request request_of(const int32_t *ids, int64_t n, size_t k)
 
 static void jobs_in_one_batch_give_what_each_gives_alone(void **state)
 {
-    (void)state;
     for (size_t d = 0; d < COUNT(devices); d++) {
         ct_err err = {0};
         fixture f;
-        open_fixture(&f, devices[d]);
+        open_model(&f, *state, devices[d], 1);
         ct_job *jobs[KINDS] = {0};
         int32_t *ids[KINDS];
         for (size_t k = 0; k < KINDS; k++) {
@@ -351,16 +339,24 @@ static void jobs_in_one_batch_give_what_each_gives_alone(void **state)
     }
 }
 
+#define LAW(test) cmocka_unit_test_prestate(test, (void *)(uintptr_t)folder)
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(prefill_in_chunks_is_the_whole_prefill_to_the_bit),
-        cmocka_unit_test(a_row_longer_than_a_pass_is_the_row_in_chunks_to_the_bit),
-        cmocka_unit_test(token_by_token_is_the_whole_prefill_within_2e_4),
-        cmocka_unit_test(a_row_alone_is_the_row_in_a_batch_to_the_bit),
-        cmocka_unit_test(a_fork_goes_on_as_a_fresh_sequence_would_and_leaves_the_other_alone),
-        cmocka_unit_test(the_number_of_threads_changes_no_bit),
-        cmocka_unit_test(jobs_in_one_batch_give_what_each_gives_alone),
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    static const char *const folders[] = {"tiny-griffin", "tiny-jamba", "tiny-jamba-dense"};
+    int failed = 0;
+    for (size_t i = 0; i < COUNT(folders); i++) {
+        const char *folder = folders[i];
+        const struct CMUnitTest tests[] = {
+            LAW(prefill_in_chunks_is_the_whole_prefill_to_the_bit),
+            LAW(a_row_longer_than_a_pass_is_the_row_in_chunks_to_the_bit),
+            LAW(token_by_token_is_the_whole_prefill_within_2e_4),
+            LAW(a_row_alone_is_the_row_in_a_batch_to_the_bit),
+            LAW(a_fork_goes_on_as_a_fresh_sequence_would_and_leaves_the_other_alone),
+            LAW(the_number_of_threads_changes_no_bit),
+            LAW(jobs_in_one_batch_give_what_each_gives_alone),
+        };
+        failed += cmocka_run_group_tests_name(folder, tests, NULL, NULL);
+    }
+    return failed;
 }

@@ -227,6 +227,33 @@ static void every_allocation_that_fails_gives_a_status_and_no_leak(void **state)
     }
 }
 
+/* A file of holes, whose pages no one has read, and one that was just written. */
+static void the_rate_of_reading_is_measured_on_what_is_not_in_memory(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    enum { BYTES = 64 << 20 };
+    static const char header[] =
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[16777216],\"data_offsets\":[0,67108864]}} ";
+    uint64_t size = strlen(header);
+    assert_ok(ct_dir_make(temp_path("holes"), &err));
+    FILE *file = fopen(temp_path("holes/model.safetensors"), "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(&size, 1, 8, file), 8);
+    assert_int_equal(fwrite(header, 1, size, file), size);
+    assert_int_equal(ftruncate(fileno(file), (off_t)(8 + size + BYTES)), 0);
+    assert_int_equal(fclose(file), 0);
+    ct_folder *folder = NULL;
+    assert_ok(ct_folder_open(temp_path("holes"), &folder, &err));
+    assert_true(ct_folder_read_rate(folder, 16 << 20, 1000) > 0);
+    assert_true(ct_folder_read_rate(folder, 0, 1000) == 0);
+    ct_folder_close(folder);
+    folder_file("small", "model.safetensors", "ab"); /* less than a piece */
+    assert_ok(ct_folder_open(temp_path("small"), &folder, &err));
+    assert_true(ct_folder_read_rate(folder, 16 << 20, 1000) == 0);
+    ct_folder_close(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +264,7 @@ int main(void)
         cmocka_unit_test(an_index_that_disagrees_with_its_shards_is_refused),
         cmocka_unit_test(a_shard_that_is_broken_or_no_file_is_refused_with_its_path),
         cmocka_unit_test(ten_thousand_shards_are_opened_and_one_more_is_refused),
+        cmocka_unit_test(the_rate_of_reading_is_measured_on_what_is_not_in_memory),
         cmocka_unit_test(every_allocation_that_fails_gives_a_status_and_no_leak),
     };
     return cmocka_run_group_tests(tests, temp_begin, temp_end);

@@ -25,10 +25,21 @@ static const char good[] =
     " \"tie_word_embeddings\": true, \"bos_token_id\": 2, \"eos_token_id\": 1,"
     " \"pad_token_id\": 0}";
 
-/* The good config with one field set to JSON text; NULL removes it. */
-static json_t *changed(const char *key, const char *value)
+static const char good_jamba[] =
+    "{\"architectures\": [\"JambaForCausalLM\"], \"model_type\": \"jamba\", \"hidden_size\": 48,"
+    " \"intermediate_size\": 56, \"num_hidden_layers\": 6, \"num_attention_heads\": 4,"
+    " \"num_key_value_heads\": 2, \"attn_layer_period\": 3, \"attn_layer_offset\": 1,"
+    " \"expert_layer_period\": 2, \"expert_layer_offset\": 1, \"num_experts\": 4,"
+    " \"num_experts_per_tok\": 2, \"mamba_d_state\": 16, \"mamba_d_conv\": 4, \"mamba_expand\": 2,"
+    " \"mamba_dt_rank\": \"auto\", \"mamba_conv_bias\": true, \"mamba_proj_bias\": false,"
+    " \"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-6, \"vocab_size\": 97,"
+    " \"sliding_window\": null, \"tie_word_embeddings\": false, \"bos_token_id\": 1,"
+    " \"eos_token_id\": 2, \"pad_token_id\": 0}";
+
+/* A good config with one field set to JSON text; NULL removes it. */
+static json_t *changed_from(const char *text, const char *key, const char *value)
 {
-    json_t *config = json_loads(good, 0, NULL);
+    json_t *config = json_loads(text, 0, NULL);
     assert_non_null(config);
     if (!key) return config;
     if (value) {
@@ -39,6 +50,11 @@ static json_t *changed(const char *key, const char *value)
         json_object_del(config, key);
     }
     return config;
+}
+
+static json_t *changed(const char *key, const char *value)
+{
+    return changed_from(good, key, value);
 }
 
 static ct_status open_config(json_t *config, ct_err *err)
@@ -53,14 +69,25 @@ static ct_status open_config(json_t *config, ct_err *err)
     return st;
 }
 
+typedef struct bad_field {
+    const char *key, *value;
+    ct_status status;
+    const char *part;
+} bad_field;
+
+static void assert_refused(const char *text, const bad_field *field)
+{
+    ct_err err = {0};
+    assert_fails(open_config(changed_from(text, field->key, field->value), &err), field->status,
+                 field->part);
+    if (!strstr(err.text, "config.json")) fail_msg("no file in: %s", err.text);
+    if (strstr(err.text, "safetensors")) fail_msg("weights were opened: %s", err.text);
+}
+
 static void a_bad_field_is_refused_by_file_and_key_before_any_weight_is_opened(void **state)
 {
     (void)state;
-    const struct {
-        const char *key, *value;
-        ct_status status;
-        const char *part;
-    } cases[] = {
+    static const bad_field cases[] = {
         {"hidden_size", NULL, CT_ERR_NOT_FOUND, "config.json: hidden_size"},
         {"hidden_size", "null", CT_ERR_NOT_FOUND, "config.json: hidden_size"},
         {"hidden_size", "-48", CT_ERR_VALUE, "config.json: hidden_size"},
@@ -116,16 +143,78 @@ static void a_bad_field_is_refused_by_file_and_key_before_any_weight_is_opened(v
         {"eos_token_id", "[]", CT_ERR_FORMAT, "eos_token_id"},
         {"bos_token_id", "-5", CT_ERR_VALUE, "bos_token_id"},
         {"architectures", "[\"LlamaForCausalLM\"]", CT_ERR_UNSUPPORTED,
-         "expected one of RecurrentGemmaForCausalLM (supported), got \"LlamaForCausalLM\""},
+         "expected one of RecurrentGemmaForCausalLM, JambaForCausalLM (supported), got "
+         "\"LlamaForCausalLM\""},
         {"architectures", "[]", CT_ERR_FORMAT, "architectures"},
         {"architectures", "7", CT_ERR_FORMAT, "architectures"},
     };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_refused(good, &cases[i]);
+}
+
+static void a_bad_field_of_jamba_is_refused_likewise(void **state)
+{
+    (void)state;
+    static const bad_field cases[] = {
+        {"hidden_size", NULL, CT_ERR_NOT_FOUND, "hidden_size"},
+        {"hidden_size", "-1", CT_ERR_VALUE, "hidden_size"},
+        {"hidden_size", "50", CT_ERR_VALUE, "expected a multiple of num_attention_heads = 4"},
+        {"num_key_value_heads", "3", CT_ERR_VALUE,
+         "expected a multiple of num_key_value_heads = 3"},
+        {"num_hidden_layers", "1000000000", CT_ERR_VALUE, "num_hidden_layers"},
+        {"intermediate_size", "0", CT_ERR_VALUE, "intermediate_size"},
+        {"attn_layer_period", "0", CT_ERR_VALUE, "attn_layer_period"},
+        {"attn_layer_offset", "3", CT_ERR_VALUE,
+         "attn_layer_offset: expected less than attn_layer_period = 3, got 3"},
+        {"attn_layer_offset", "-1", CT_ERR_VALUE, "attn_layer_offset"},
+        {"expert_layer_offset", "2", CT_ERR_VALUE,
+         "expert_layer_offset: expected less than expert_layer_period = 2, got 2"},
+        {"expert_layer_period", "\"2\"", CT_ERR_FORMAT, "expert_layer_period"},
+        {"num_experts", "0", CT_ERR_VALUE, "num_experts"},
+        {"num_experts", "100000", CT_ERR_VALUE, "num_experts"},
+        {"num_experts_per_tok", "5", CT_ERR_VALUE,
+         "num_experts_per_tok: expected at most num_experts = 4, got 5"},
+        {"num_experts_per_tok", "0", CT_ERR_VALUE, "num_experts_per_tok"},
+        {"mamba_d_state", "0", CT_ERR_VALUE, "mamba_d_state"},
+        {"mamba_d_conv", "65", CT_ERR_VALUE, "mamba_d_conv"},
+        {"mamba_expand", "0", CT_ERR_VALUE, "mamba_expand"},
+        {"mamba_expand", "1.5", CT_ERR_FORMAT, "mamba_expand"},
+        {"mamba_dt_rank", "\"half\"", CT_ERR_UNSUPPORTED,
+         "mamba_dt_rank: expected \"auto\", got \"half\""},
+        {"mamba_dt_rank", "0", CT_ERR_VALUE, "mamba_dt_rank"},
+        {"mamba_conv_bias", "1", CT_ERR_FORMAT, "mamba_conv_bias"},
+        {"hidden_act", "\"gelu\"", CT_ERR_UNSUPPORTED, "hidden_act"},
+        {"sliding_window", "4096", CT_ERR_UNSUPPORTED, "sliding_window: expected null"},
+        {"rms_norm_eps", "2", CT_ERR_VALUE, "rms_norm_eps"},
+        {"vocab_size", NULL, CT_ERR_NOT_FOUND, "vocab_size"},
+        {"eos_token_id", "97", CT_ERR_VALUE, "eos_token_id"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_refused(good_jamba, &cases[i]);
+}
+
+/* One expert makes every layer dense, however many a token is to take. */
+static void what_jamba_may_lack_or_spell_otherwise_reaches_the_weights(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key, *value;
+    } cases[] = {
+        {NULL, NULL},
+        {"num_experts", "1"},
+        {"num_experts", NULL},
+        {"num_experts_per_tok", NULL},
+        {"mamba_dt_rank", "7"},
+        {"mamba_dt_rank", NULL},
+        {"mamba_conv_bias", "false"},
+        {"mamba_proj_bias", "true"},
+        {"sliding_window", NULL},
+        {"tie_word_embeddings", "true"},
+        {"architectures", NULL},
+        {"use_mamba_kernels", "true"},
+    };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ct_err err = {0};
-        assert_fails(open_config(changed(cases[i].key, cases[i].value), &err), cases[i].status,
-                     cases[i].part);
-        if (!strstr(err.text, "config.json")) fail_msg("no file in: %s", err.text);
-        if (strstr(err.text, "safetensors")) fail_msg("weights were opened: %s", err.text);
+        assert_fails(open_config(changed_from(good_jamba, cases[i].key, cases[i].value), &err),
+                     CT_ERR_NOT_FOUND, "safetensors");
     }
 }
 
@@ -236,6 +325,55 @@ static void the_tiny_model_is_described_as_it_is(void **state)
     ct_model_close(model);
 }
 
+static void the_tiny_jamba_is_described_as_it_is(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_model *model = NULL;
+    ct_model_options options = {.compute = CT_CHOOSE_F32};
+    assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-jamba", &options, &model, &err));
+    const ct_model_info *info = ct_model_get_info(model);
+    assert_string_equal(info->family, "jamba");
+    assert_string_equal(info->architecture, "JambaForCausalLM");
+    assert_int_equal(info->layers, 5);
+    assert_int_equal(info->attention_layers, 2);
+    assert_int_equal(info->recurrent_layers, 3);
+    assert_int_equal(info->heads, 4);
+    assert_int_equal(info->kv_heads, 2);
+    assert_int_equal(info->head_dim, 8);
+    assert_int_equal(info->window, 0);
+    assert_int_equal(info->experts, 4);
+    assert_int_equal(info->experts_per_token, 2);
+    assert_int_equal(info->expert_bytes, 2 * 4 * 3 * 24 * 32 * 4); /* two layers */
+    assert_int_equal(info->weight_bytes, 4 * info->parameters);
+    /* Of each Mamba layer 64 channels: 16 states and 3 past inputs. */
+    assert_int_equal(info->state_bytes_fixed, 3 * 64 * (16 + 3) * 4);
+    assert_int_equal(info->state_bytes_per_block, 2 * 2 * 64 * 2 * 8 * 4);
+    /* A token reads half of the experts, and one row of the embeddings. */
+    ct_model_needs needs = ct_model_get_needs(model);
+    assert_int_equal(needs.weights, info->weight_bytes);
+    assert_int_equal(needs.read_per_token,
+                     info->weight_bytes - info->expert_bytes / 2 - 96 * 32 * 4);
+    assert_true(needs.working > 1024 * 97);
+    assert_int_equal(ct_model_state_bytes(model, 65),
+                     info->state_bytes_fixed + 2 * info->state_bytes_per_block);
+    ct_model_close(model);
+    assert_ok(
+        ct_model_open_unhashed(CT_SOURCE_DIR "/tests/golden/tiny-jamba", &options, &model, &err));
+    assert_null(ct_model_get_info(model)->weights_hash);
+    assert_ok(ct_model_hash(model, &err));
+    assert_int_equal(strlen(ct_model_get_info(model)->weights_hash), 32);
+    ct_model_close(model);
+    assert_ok(
+        ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-jamba-dense", &options, &model, &err));
+    info = ct_model_get_info(model);
+    assert_int_equal(info->experts, 0);
+    assert_int_equal(info->expert_bytes, 0);
+    assert_ptr_equal(model->head.data, model->embed.data); /* tied */
+    assert_int_equal(ct_model_get_needs(model).read_per_token, info->weight_bytes);
+    ct_model_close(model);
+}
+
 static void an_operation_that_a_backend_lacks_is_named_when_a_model_is_opened(void **state)
 {
     (void)state;
@@ -252,6 +390,20 @@ static void an_operation_that_a_backend_lacks_is_named_when_a_model_is_opened(vo
     lacking = *whole;
     lacking.soft_cap = NULL;
     assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED, "operation soft_cap");
+    model->ops = whole;
+    ct_model_close(model);
+    assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-jamba", NULL, &model, &err));
+    lacking = *whole;
+    model->ops = &lacking;
+    lacking.rg_lru = NULL; /* not its own */
+    assert_ok(ct_model_check_ops(model, &err));
+    lacking.selective_scan = NULL;
+    assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED,
+                 "operation selective_scan, which mamba needs");
+    lacking = *whole;
+    lacking.route = NULL;
+    assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED,
+                 "operation route, which moe needs");
     model->ops = whole;
     ct_model_close(model);
 }
@@ -276,10 +428,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bad_field_is_refused_by_file_and_key_before_any_weight_is_opened),
         cmocka_unit_test(what_may_be_absent_or_spelt_otherwise_reaches_the_weights),
+        cmocka_unit_test(a_bad_field_of_jamba_is_refused_likewise),
+        cmocka_unit_test(what_jamba_may_lack_or_spell_otherwise_reaches_the_weights),
         cmocka_unit_test(without_architectures_and_model_type_the_key_is_named),
         cmocka_unit_test(options_and_devices_that_do_not_exist_are_refused),
         cmocka_unit_test(a_vocabulary_other_than_the_embeddings_rows_is_refused),
         cmocka_unit_test(the_tiny_model_is_described_as_it_is),
+        cmocka_unit_test(the_tiny_jamba_is_described_as_it_is),
         cmocka_unit_test(an_operation_that_a_backend_lacks_is_named_when_a_model_is_opened),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

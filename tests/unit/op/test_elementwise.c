@@ -38,6 +38,34 @@ static void gelu_is_right_and_may_overwrite_either_input(void **state)
     }
 }
 
+/* As gelu: the exponential is good to 2e-7, and where silu(v) is tiny its argument's rounding counts
+ * |v| times. */
+static void silu_is_right_and_may_overwrite_either_input(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(ops)
+    for (int c = 0; c < COUNTS; c++) {
+        int64_t n = counts[c];
+        float *a = wide_floats(n, 1), *b = wide_floats(n, 2), *y = floats(n), *want = floats(n);
+        ct_ops_ref()->silu_mul(want, a, b, n);
+        ops->silu_mul(y, a, b, n);
+        assert_close(ops->class_name(), "silu(a) b", y, want, n, 1e-7, 3e-6);
+        memcpy(y, a, (size_t)n * sizeof *y);
+        ops->silu_mul(y, y, b, n);
+        assert_close(ops->class_name(), "silu in place of a", y, want, n, 1e-7, 3e-6);
+        memcpy(y, b, (size_t)n * sizeof *y);
+        ops->silu_mul(y, a, y, n);
+        assert_close(ops->class_name(), "silu in place of b", y, want, n, 1e-7, 3e-6);
+        ct_ops_ref()->silu_mul(want, a, NULL, n);
+        ops->silu_mul(y, a, NULL, n);
+        assert_close(ops->class_name(), "silu(a)", y, want, n, 1e-7, 3e-6);
+        free(a), free(b), free(y), free(want);
+    }
+    float one = 1;
+    ct_ops_ref()->silu_mul(&one, &one, NULL, 1);
+    assert_true(fabs((double)one - 0.731058578630005) < 1e-7); /* 1 / (1 + 1/e) */
+}
+
 static void soft_cap_keeps_small_values_and_bounds_large_ones(void **state)
 {
     (void)state;
@@ -67,6 +95,8 @@ static void not_a_number_comes_through(void **state)
     {
         float x[5] = {NAN, NAN, 1, -NAN, 2}, y[5];
         ops->gelu_mul(y, x, NULL, 5);
+        assert_true(isnan(y[0]) && isnan(y[3]) && !isnan(y[2]) && !isnan(y[4]));
+        ops->silu_mul(y, x, NULL, 5);
         assert_true(isnan(y[0]) && isnan(y[3]) && !isnan(y[2]) && !isnan(y[4]));
         ops->soft_cap(&(float *){x}, x, 1, 5, 30);
         assert_true(isnan(x[0]) && isnan(x[3]) && !isnan(x[2]) && !isnan(x[4]));
@@ -111,6 +141,8 @@ static void norm_is_right_and_a_row_does_not_depend_on_the_others(void **state)
                 ops->rms_norm(want, x + t * E, 1, E, w, 1e-6f, (float)offset);
                 assert_same_bits(ops->class_name(), "row of norm", want, y + t * E, E);
             }
+            ops->rms_norm(x, x, T, E, w, 1e-6f, (float)offset);
+            assert_same_bits(ops->class_name(), "norm in place", x, y, T * E);
             free(x), free(w), free(y), free(want);
         }
 }
@@ -173,6 +205,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gelu_is_right_and_may_overwrite_either_input),
+        cmocka_unit_test(silu_is_right_and_may_overwrite_either_input),
         cmocka_unit_test(soft_cap_keeps_small_values_and_bounds_large_ones),
         cmocka_unit_test(not_a_number_comes_through),
         cmocka_unit_test(products_and_sums_of_elements_are_exact),

@@ -27,7 +27,7 @@ static void convolution_is_right_and_its_state_is_the_last_inputs(void **state)
         for (int64_t taps = 1; taps <= 10; taps += 3) {
             int64_t R = widths[c];
             float *x = random_floats(TOKENS * R, 1, 1), *w = random_floats(R * taps, 1, 2);
-            float *bias = random_floats(R, 1, 3), *y = floats(TOKENS * R);
+            float *bias = taps == 7 ? NULL : random_floats(R, 1, 3), *y = floats(TOKENS * R);
             float *want = floats(TOKENS * R), *got_state[SEGS], *want_state[SEGS];
             new_state(got_state, (taps - 1) * R);
             new_state(want_state, (taps - 1) * R);

@@ -1,5 +1,11 @@
-/* test_chat.c - chat templates: which is known, what is rendered, one BOS. */
+/* test_chat.c - chat templates: which is known, what is rendered, one BOS.
+ *
+ * With a file of JSON lines as its argument (tools/oracle_chat.py writes one with jinja2) it compares
+ * those instead: {"config": tokenizer_config.json, "message": TEXT, "rendered": TEXT}.
+ */
 #include "test.h"
+
+#include <jansson.h>
 
 #include "base/buf.h"
 #include "tok/chat.h"
@@ -10,6 +16,12 @@
     "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + role + '\\n' + "           \
     "message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}{% if add_generation_prompt %}"  \
     "{{'<start_of_turn>model\\n'}}{% endif %}"
+
+#define JAMBA                                                                                      \
+    "{% set default_system_message = '' %}{% if bos_token %}{{ bos_token }}{% endif %}"            \
+    "{{ '<|bom|><|system|> ' + default_system_message }}{% for message in messages %}"             \
+    "{{ '<|eom|><|bom|><|' + message.role + '|> ' + message.content }}{% endfor %}"                \
+    "{% if add_generation_prompt %}{{ '<|eom|><|bom|><|assistant|>' }}{% endif %}"
 
 static ct_err err;
 
@@ -56,6 +68,19 @@ static void gemma_messages_are_trimmed_and_put_between_turns(void **state)
                     "<bos><start_of_turn>user\n<end_of_turn>\n<start_of_turn>model\n");
 }
 
+static void jamba_messages_stay_as_they_are_after_an_empty_system_block(void **state)
+{
+    (void)state;
+    expect_rendered("\"" JAMBA "\"", " Hello\n you \n",
+                    "<bos><|bom|><|system|> <|eom|><|bom|><|user|>  Hello\n you \n"
+                    "<|eom|><|bom|><|assistant|>");
+    expect_rendered("\"jamba\"", "",
+                    "<bos><|bom|><|system|> <|eom|><|bom|><|user|> <|eom|><|bom|><|assistant|>");
+    /* A template that does not name BOS: the tokenizer may add it. */
+    expect_rendered("\"{{ default_system_message + '<|bom|>' + '<|eom|>' }}\"", "a",
+                    "<|bom|><|system|> <|eom|><|bom|><|user|> a<|eom|><|bom|><|assistant|>");
+}
+
 static void a_family_is_named_in_the_config_or_in_a_list_of_templates(void **state)
 {
     (void)state;
@@ -93,12 +118,12 @@ static void an_unknown_or_absent_template_is_an_error_that_names_the_known_ones(
     size_t size;
     ct_tokenizer *t = open_with(NULL);
     assert_fails(ct_chat_render(t, "a", 1, &text, &size, &err), CT_ERR_NOT_FOUND,
-                 "chat template: expected one of a known family (gemma), got none; to name the "
-                 "family, put \"chat_template\": \"gemma\" into tokenizer_config.json");
+                 "chat template: expected one of a known family (gemma, jamba), got none; to name "
+                 "the family, put \"chat_template\": \"NAME\" into tokenizer_config.json");
     ct_tokenizer_close(t);
     t = open_with("\"{{ '[INST] ' + message }}\"");
     assert_fails(ct_chat_render(t, "a", 1, &text, &size, &err), CT_ERR_UNSUPPORTED,
-                 "expected one of a known family (gemma), got another");
+                 "expected one of a known family (gemma, jamba), got another");
     ct_tokenizer_close(t);
 }
 
@@ -136,10 +161,70 @@ static void the_template_may_be_a_file_of_its_own(void **state)
     ct_tokenizer_close(t);
 }
 
-int main(void)
+/* A tokenizer that knows the config's BOS, if it has one. */
+static ct_status open_for(const json_t *config, const char *where, ct_tokenizer **out)
 {
+    const json_t *bos = json_object_get(config, "bos_token");
+    if (json_is_object(bos)) bos = json_object_get(bos, "content");
+    json_t *tokenizer = json_loads(json, 0, NULL);
+    json_object_del(tokenizer, "post_processor");
+    if (bos)
+        json_object_set(json_array_get(json_object_get(tokenizer, "added_tokens"), 0), "content",
+                        (json_t *)(uintptr_t)bos);
+    json_t *kept = json_pack("{s:O}", "chat_template", json_object_get(config, "chat_template"));
+    if (bos) json_object_set(kept, "bos_token", (json_t *)(uintptr_t)bos);
+    char *tokenizer_text = json_dumps(tokenizer, 0), *config_text = json_dumps(kept, 0);
+    ct_status st = ct_tokenizer_open_bytes(tokenizer_text, strlen(tokenizer_text), config_text,
+                                           strlen(config_text), where, out, &err);
+    free(tokenizer_text);
+    free(config_text);
+    json_decref(tokenizer);
+    json_decref(kept);
+    return st;
+}
+
+/* Compares a file of the oracle; returns the number of differences. */
+static int compare_file(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    if (!file) return 1;
+    char *line = NULL;
+    size_t room = 0;
+    int cases = 0, differ = 0;
+    while (getline(&line, &room, file) > 0) {
+        json_t *test = json_loads(line, 0, NULL);
+        if (!test) return 1;
+        const json_t *message = json_object_get(test, "message");
+        const json_t *rendered = json_object_get(test, "rendered");
+        ct_tokenizer *t = NULL;
+        char *text = NULL;
+        size_t size = 0;
+        ct_status st = open_for(json_object_get(test, "config"), path, &t);
+        if (st == CT_OK)
+            st = ct_chat_render(t, json_string_value(message), json_string_length(message), &text,
+                                &size, &err);
+        if (st != CT_OK || size != json_string_length(rendered) ||
+            memcmp(text, json_string_value(rendered), size) != 0) {
+            printf("case %d: %s\n", cases, st == CT_OK ? text : err.text);
+            differ++;
+        }
+        cases++;
+        free(text);
+        ct_tokenizer_close(t);
+        json_decref(test);
+    }
+    free(line);
+    fclose(file);
+    printf("%d cases, %d differ\n", cases, differ);
+    return cases > 0 ? differ : 1;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) return compare_file(argv[1]) != 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemma_messages_are_trimmed_and_put_between_turns),
+        cmocka_unit_test(jamba_messages_stay_as_they_are_after_an_empty_system_block),
         cmocka_unit_test(a_family_is_named_in_the_config_or_in_a_list_of_templates),
         cmocka_unit_test(a_rendered_text_is_encoded_with_exactly_one_bos),
         cmocka_unit_test(an_unknown_or_absent_template_is_an_error_that_names_the_known_ones),
