@@ -97,7 +97,7 @@ static ct_status chart_init(ct_chart *c, const ct_figure *f, ct_err *err)
     }
     unsigned all, mask = ct_label_differing(f->stats, f->versions, f->n_versions, &all);
     /* A panel's title names the model, so the legend need not. */
-    unsigned rest = mask & ~(unsigned)CT_FIELD_MODEL;
+    unsigned rest = f->overlay ? mask : mask & ~(unsigned)CT_FIELD_MODEL;
     for (size_t i = 0; i < f->n_versions; i++) {
         const ct_stats_version *v = &f->stats->versions[f->versions[i]];
         ct_series *s = &c->series[c->n_series++];
@@ -109,7 +109,8 @@ static ct_status chart_init(ct_chart *c, const ct_figure *f, ct_err *err)
             goto done;
         }
         CT_TRY(entry_find(c, v, rest, &s->style, err));
-        bool new_model = i == 0 || v->model_index != c->series[i - 1].version->model_index;
+        bool new_model =
+            i == 0 || (!f->overlay && v->model_index != c->series[i - 1].version->model_index);
         c->n_panels += new_model;
         c->panel_of[i] = c->n_panels - 1;
     }

@@ -77,16 +77,18 @@ static bool next_word(const char **text, uint64_t *hash)
 /* Adds a text's runs of three words to the set; counts its words and, if `known` is given, those of
  * its different runs that are not in it. */
 static ct_status runs_add(const char *text, ct_set *set, const ct_set *known, size_t *words,
-                          size_t *fresh, ct_err *err)
+                          size_t *fresh, uint64_t *first, ct_err *err)
 {
     uint64_t last[3] = {0, 0, 0};
     *words = *fresh = 0;
+    *first = 0;
     while (last[0] = last[1], last[1] = last[2], next_word(&text, &last[2])) {
         if (++*words < 3) continue;
         uint64_t run = ct_rng_mix(ct_rng_mix(ct_rng_mix(last[0]) ^ last[1]) ^ last[2]);
-        bool added;
+        bool added = false;
         ct_status st = set_add(set, run, &added, err);
         if (st != CT_OK) return st;
+        if (*words == 3) *first = run;
         *fresh += added && known && !set_has(known, run);
     }
     return CT_OK;
@@ -98,7 +100,7 @@ static ct_status measure(const char *text, const ct_set *known, ct_set *own, boo
 {
     size_t words, fresh;
     set_empty(own);
-    ct_status st = runs_add(text, own, known, &words, &fresh, err);
+    ct_status st = runs_add(text, own, known, &words, &fresh, &out->begins, err);
     *judged = st == CT_OK && words >= CT_ODD_WORDS;
     if (!*judged) return st;
     out->repeated = 1 - (double)own->count / (double)(words - 2);
@@ -113,7 +115,9 @@ ct_status ct_odd_measure(const char *text, const char *const *prompts, bool *jud
     ct_set known = {0}, own = {0};
     ct_odd odd = {0};
     size_t words, ignored;
-    for (; *prompts; prompts++) CT_TRY(runs_add(*prompts, &known, NULL, &words, &ignored, err));
+    uint64_t begins;
+    for (; *prompts; prompts++)
+        CT_TRY(runs_add(*prompts, &known, NULL, &words, &ignored, &begins, err));
     CT_TRY(measure(text, &known, &own, judged, &odd, err));
     *repeated = odd.repeated;
     *fresh = odd.fresh;
@@ -146,17 +150,22 @@ static int by_fresh(const void *left, const void *right)
     return d ? d : (a->cell > b->cell) - (a->cell < b->cell);
 }
 
-/* The first `most` of those that `fresh` or `repeated` is above 0 for. */
+/* The first `most` of those whose `fresh` or `repeated` is above 0, few that begin alike. */
 static ct_status pick(const ct_odd *all, size_t n, bool fresh, size_t most, ct_odd **out,
                       size_t *count, ct_err *err)
 {
     *out = calloc(n + 1, sizeof **out);
+    *count = 0;
     if (!*out) return ct_fail_memory(err, "odd outputs", n * sizeof **out);
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
         if ((fresh ? all[i].fresh : all[i].repeated) > 0) (*out)[kept++] = all[i];
     qsort(*out, kept, sizeof **out, fresh ? by_fresh : by_repeated);
-    *count = kept < most ? kept : most;
+    for (size_t i = 0; i < kept && *count < most; i++) {
+        int alike = 0;
+        for (size_t j = 0; j < *count; j++) alike += (*out)[j].begins == (*out)[i].begins;
+        if (alike < CT_ODD_ALIKE) (*out)[(*count)++] = (*out)[i];
+    }
     return CT_OK;
 }
 
@@ -166,6 +175,7 @@ ct_status ct_odd_new(const ct_stats *stats, size_t most, ct_odd_lists *out, ct_e
     ct_set known = {0}, own = {0};
     *out = (ct_odd_lists){0};
     size_t n_texts = ct_textset_count(stats->texts), n = 0, words, ignored;
+    uint64_t begins;
     bool *prompt = calloc(n_texts + 1, sizeof *prompt);
     size_t *place = calloc(n_texts + 1, sizeof *place); /* of an output in all, + 1 */
     ct_odd *all = calloc(n_texts + 1, sizeof *all);
@@ -177,7 +187,7 @@ ct_status ct_odd_new(const ct_stats *stats, size_t most, ct_odd_lists *out, ct_e
         const ct_stats_cell *c = &stats->cells[i];
         if (!prompt[c->prompt_text])
             CT_TRY(runs_add(ct_textset_get(stats->texts, c->prompt_text), &known, NULL, &words,
-                            &ignored, err));
+                            &ignored, &begins, err));
         prompt[c->prompt_text] = true;
     }
     for (size_t i = 0; i < stats->n_cells; i++) {

@@ -10,13 +10,17 @@
 
 #include "report/stats.h"
 
-enum { CT_ODD_WORDS = 8 }; /* an output with fewer words is not judged */
+enum {
+    CT_ODD_WORDS = 8, /* an output with fewer words is not judged */
+    CT_ODD_ALIKE = 2,
+};
 
 typedef struct ct_odd {
     size_t cell;     /* the first with this output */
     size_t cells;    /* all with this output */
     double repeated; /* 1 - different / all runs of three words of the output */
     double fresh;    /* share of its different runs that are in no prompt of the report */
+    uint64_t begins; /* hash of its first run: alike in outputs that begin with the same words */
 } ct_odd;
 
 typedef struct ct_odd_lists {
@@ -26,7 +30,8 @@ typedef struct ct_odd_lists {
     ct_odd *far;       /* fresh > 0, the highest first; of equals the one that repeats least */
 } ct_odd_lists;
 
-/* At most `most` of each list. Time grows with the bytes of all prompts and outputs. */
+/* At most `most` of each list, and of outputs that begin with the same three words at most
+ * CT_ODD_ALIKE. Time grows with the bytes of all prompts and outputs. */
 ct_status ct_odd_new(const ct_stats *stats, size_t most, ct_odd_lists *out, ct_err *err) CT_CHECK;
 void ct_odd_clear(ct_odd_lists *lists);
 
