@@ -1,0 +1,18 @@
+# test_page.sh - the report page in a headless Chromium: what it shows, by mouse and keyboard, in print and in the dark.
+. "$(dirname "$0")/check.sh"
+here=$(dirname "$0")
+for need in chromium python3; do
+    command -v $need >/dev/null || {
+        echo "SKIP: $need is missing (scripts/deps --browser installs it)"
+        exit 77
+    }
+done
+. "$here/study.sh"
+# Pages of made-up cells: 10,000 of them, hostile text, Table 6.1, failures.
+pages=$tmp/pages
+mkdir "$pages"
+CORTADO_FIGURES_OUT=$pages "$(dirname "$cortado")/tests/report_test_report" >"$tmp/unit" 2>&1 || fail "test_report: $(tail -3 "$tmp/unit")"
+# A page of a real run.
+"$cortado" run "$tmp/study.yaml" --out "$tmp/run" >"$tmp/out" 2>"$tmp/err" || fail "run: $(tail -3 "$tmp/err")"
+python3 "$here/page.py" "$pages" "$tmp/run" || fail 'the page'
+finish
