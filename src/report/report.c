@@ -21,7 +21,7 @@ static ct_status add_cell(void *user, const ct_cell *cell, ct_err *err)
 static unsigned wanted_by(const char *figures)
 {
     unsigned wanted = 0;
-    if (figures && strstr(figures, "accuracy_by_heads")) wanted |= CT_WANT_ACCURACY;
+    if (figures && strstr(figures, "accuracy_by_")) wanted |= CT_WANT_ACCURACY;
     if (figures && strstr(figures, "retrieval_map")) wanted |= CT_WANT_MAPS;
     return wanted ? wanted : CT_WANT_ALL;
 }
