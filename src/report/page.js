@@ -45,6 +45,51 @@ function element(name, attributes, ...children) {
   return e;
 }
 
+/* ---- two versions on the same prompts ---------------------------------------------------------------------- */
+
+/* The two-sided p of ct_sign_flip (src/report/compare.c), for any two versions: the share of all choices of signs
+ * whose sum is at least as far from 0, from the exact distribution of the sum; null if the differences have no
+ * common step. */
+function signFlip(differences) {
+  const d = differences.filter((x) => Math.abs(x) > 1e-9);
+  if (!d.length) return 1;
+  let units = null;
+  for (let q = 1; q <= 60 && !units; q++)
+    if (d.every((x) => Math.round(Math.abs(x) * q) >= 1 && Math.abs(Math.abs(x) * q - Math.round(Math.abs(x) * q)) <= 1e-9 * q))
+      units = d.map((x) => Math.round(Math.abs(x) * q));
+  const total = units ? units.reduce((a, b) => a + b) : Infinity;
+  if (total * d.length > 5e7) return null;
+  const chance = new Float64Array(total + 1);
+  chance[0] = 1;
+  let reach = 0, plus = 0;
+  units.forEach((u, i) => {
+    for (let t = reach + u; t >= 0; t--) chance[t] = ((t <= reach ? chance[t] : 0) + (t >= u ? chance[t - u] : 0)) / 2;
+    reach += u;
+    if (d[i] > 0) plus += u;
+  });
+  const far = Math.max(plus, total - plus), near = total - far;
+  if (near >= far) return 1;
+  let p = 0;
+  for (let t = 0; t <= near; t++) p += chance[t] + chance[total - t];
+  return Math.min(p, 1);
+}
+
+/* Group g against group o, as the page's own comparisons are; no interval. */
+function compare(g, o) {
+  const max = D.groups[g].version.max, others = places(D.groups[o]), d = [];
+  for (const [place, list] of places(D.groups[g])) {
+    const mine = mean(list), theirs = mean(others.get(place));
+    if (mine !== null && theirs !== null) d.push(mine - theirs * max / D.groups[o].version.max);
+  }
+  return {name: nameOf(o), group: o, pairs: d.length, difference: d.length ? d.reduce((a, b) => a + b, 0) / d.length / max : 0,
+    better: d.filter((x) => x > 1e-9).length, worse: d.filter((x) => x < -1e-9).length, p: signFlip(d)};
+}
+
+const nameOf = (g) => D.groups[g].label + (D.groups[g].k < 0 ? '' : ', k = ' + D.groups[g].k);
+const compared = (t) => t.pairs === 0 ? `no common prompts with ${t.name}`
+  : `${signed(100 * t.difference, 1)} points from ${t.name} (${t.p === null ? 'no exact p' : pText(t.p)}, ${t.better} better, ${t.worse} worse`
+    + (t.low === undefined ? '' : `, interval ${signed(100 * t.low, 1)} to ${signed(100 * t.high, 1)}`) + ')';
+
 /* ---- which version ----------------------------------------------------------------------------------------- */
 
 const FIELDS = [['model', 'Model'], ['study', 'Study'], ['template', 'Prompts'], ['reading', 'Context'],
@@ -55,7 +100,7 @@ const words = (field, v) => field === 'k' ? kText(v)
   : v !== '' ? v : field === 'stages' ? 'no selection' : field === 'metric' ? 'none' : 'none';
 
 let current = 0;     /* index of the group shown */
-let against = -1;    /* which of its comparisons the map shows; -1: scores */
+let against = null;  /* the comparison that the map shows; null: scores */
 let chosen = null;   /* the cell shown */
 const selects = {};
 
@@ -86,11 +131,35 @@ function buildControls() {
     $('controls').append(element('label', {}, title, select));
   }
   const shown = element('select', {id: 'choose-shown', on: {change: () => {
-    against = shown.selectedIndex - 1;
+    const [kind, at] = shown.value.split(' ');
+    against = kind === 'listed' ? D.groups[current].against[at] : kind === 'any' ? compare(current, Number(at)) : null;
+    summarize();
     drawMap();
   }}});
   selects.shown = {select: shown};
   $('controls').append(element('label', {}, 'Map shows', shown));
+}
+
+/* Scores, the page's comparisons, and any other version. */
+function fillShown() {
+  const select = selects.shown.select, list = D.groups[current].against;
+  select.replaceChildren(element('option', {value: 'scores'}, 'scores'),
+    ...list.map((t, i) => element('option', {value: 'listed ' + i}, 'difference from ' + t.name)));
+  const others = element('optgroup', {label: 'difference from any version'});
+  D.groups.forEach((_, g) => { if (g !== current) others.append(element('option', {value: 'any ' + g}, nameOf(g))); });
+  if (others.children.length) select.append(others);
+  if (!against) select.value = 'scores';
+  else select.value = list.includes(against) ? 'listed ' + list.indexOf(against) : 'any ' + against.group;
+}
+
+function summarize() {
+  const group = D.groups[current];
+  let text = nameOf(current) + ': ';
+  text += group.prompts ? `${percent(group.accuracy)} %` + (group.prompts > 1 ? ` [${percent(group.low)}, ${percent(group.high)}]` : '')
+    + ` over ${group.prompts} prompt${group.prompts > 1 ? 's' : ''}` : 'all failed';
+  for (const t of group.against) text += '; ' + compared(t);
+  if (against && !group.against.includes(against)) text += '; ' + compared(against);
+  $('summary').textContent = text;
 }
 
 /* ---- the map ----------------------------------------------------------------------------------------------- */
@@ -121,7 +190,7 @@ const ascending = (list) => [...new Set(list)].sort((a, b) => a - b);
 function drawMap() {
   const group = D.groups[current], v = group.version, here = places(group);
   const lengths = ascending(group.cells.map((c) => c.length)), depths = ascending(group.cells.map((c) => c.depth));
-  const test = against >= 0 ? group.against[against] : null;
+  const test = against;
   const base = test ? places(D.groups[test.group]) : null;
   const inside = lengths.filter((l) => l <= v.window).length;
   const edge = v.window > 0 && inside > 0 && inside < lengths.length ? inside : -1;
@@ -142,7 +211,7 @@ function drawMap() {
       else if (test && other === null) { td.className = 'none'; said += 'not run on the other side'; }
       else if (test) {
         td.textContent = score === other ? '0' : signed(score - other, Number.isInteger(score - other) ? 0 : 1);
-        td.style.background = differenceInk((score - other) / v.max);
+        td.style.background = differenceInk(Math.max(-1, Math.min(1, (score - other) / v.max)));
         said += `score ${scoreText(score)} against ${scoreText(other)}`;
       } else {
         td.textContent = scoreText(score);
@@ -318,22 +387,16 @@ function showCell(cell, focus) {
 /* ---- what is shown ----------------------------------------------------------------------------------------- */
 
 function show(g, cell) {
-  const before = D.groups[current].against[against];
+  const before = against;
   current = g;
   const group = D.groups[g];
-  /* The same kind of comparison, where the new version has it. */
-  against = before ? group.against.findIndex((t) => t.name === before.name) : -1;
+  /* The same comparison, where the new version has it; any other version stays the other side. */
+  against = !before ? null : group.against.find((t) => t.name === before.name)
+    || (before.group !== g && before.name === nameOf(before.group) ? compare(g, before.group) : null);
   for (const [field, {select, values}] of Object.entries(selects))
     if (values) select.selectedIndex = values.indexOf(value(group, field));
-  selects.shown.select.replaceChildren(element('option', {}, 'scores'),
-    ...group.against.map((t) => element('option', {}, 'difference from ' + t.name)));
-  selects.shown.select.selectedIndex = against + 1;
-  let text = `${group.label}${group.k < 0 ? '' : ', k = ' + group.k}: `;
-  text += group.prompts ? `${percent(group.accuracy)} %` + (group.prompts > 1 ? ` [${percent(group.low)}, ${percent(group.high)}]` : '')
-    + ` over ${group.prompts} prompts` : 'all failed';
-  for (const t of group.against)
-    text += `; ${signed(100 * t.difference, 1)} points from ${t.name} (${pText(t.p)}, ${t.better} better, ${t.worse} worse)`;
-  $('summary').textContent = text;
+  fillShown();
+  summarize();
   if (chosen && chosen.group !== g) {
     const {length, depth} = chosen;
     chosen = cell || group.cells.find((c) => c.length === length && c.depth === depth) || null;

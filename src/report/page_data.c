@@ -230,6 +230,8 @@ static void against_add(ct_data *d, const ct_comparison *all, size_t n, size_t v
             raw(d, "\":");
             fixed(d, numbers[m], 6);
         }
+        raw(d, ",\"pairs\":");
+        whole(d, (int64_t)c->test.pairs);
         raw(d, ",\"better\":");
         whole(d, (int64_t)c->test.better);
         raw(d, ",\"worse\":");

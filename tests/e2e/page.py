@@ -89,6 +89,35 @@ def large(b, folder):
     check("Difference from the unchanged model" in text(b, "#map"), "large: map of differences")
     check(b.run("[...document.querySelectorAll('#map td')].some((td) => td.textContent === '−5')"),
           "large: a place of the differences is -5")
+    # Any two versions: the script's own test gives what the program has computed for those that it lists.
+    listed = b.run("""(() => {
+        const D = JSON.parse(document.getElementById('data').textContent), seen = [], k = document.getElementById('choose-k');
+        const shown = document.getElementById('choose-shown');
+        for (let i = 0; i < 50; i += 3) {
+            k.selectedIndex = i;
+            k.dispatchEvent(new Event('change'));
+            const group = D.groups[i];
+            for (const t of group.against) {
+                const before = document.getElementById('summary').textContent;
+                shown.value = 'any ' + t.group;
+                shown.dispatchEvent(new Event('change'));
+                const added = document.getElementById('summary').textContent.slice(before.length);
+                seen.push([t.p, t.better, t.worse, t.difference, added]);
+                shown.selectedIndex = 0;
+                shown.dispatchEvent(new Event('change'));
+            }
+        }
+        return seen;
+    })()""")
+    check(len(listed) >= 16, f"large: {len(listed)} comparisons were tried")
+    for p, better, worse, difference, said in listed:
+        wanted = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        points = "" if abs(difference) < 1e-9 else "+" if difference > 0 else "−"
+        points += f"{abs(100 * difference):.1f} points from "
+        check(said.startswith("; " + points) and f"({wanted}, {better} better, {worse} worse)" in said,
+              f"large: expected {points!r} {wanted}, {better} better, {worse} worse, got {said!r}")
+    check(any(0.001 < p < 1 for p, *_ in listed), "large: some p is neither 0 nor 1")
+    choose(b, "k", 0)
     stages = b.run("document.getElementById('choose-stages').options.length")
     same(stages, 2, "large: both stages can be chosen")
     choose(b, "stages", 1)
