@@ -229,7 +229,7 @@ function drawMap() {
     body.append(tr);
   }
   const title = test ? 'Difference from ' + test.name : 'Mean score';
-  const table = element('table', {role: 'grid', class: 'map', 'aria-label':
+  const table = element('table', {role: 'grid', class: 'map', style: `min-width:${4.5 + 2.5 * lengths.length}rem`, 'aria-label':
     title + ' by depth of the needle (rows) and prompt length (columns)',
     'aria-describedby': 'summary'}, element('thead', {role: 'rowgroup'}, head), body);
   table.addEventListener('keydown', mapKey);
