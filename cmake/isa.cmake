@@ -16,7 +16,7 @@ foreach(source IN LISTS CT_SOURCES)
   elseif(source MATCHES "cpu_avx512\\.c$")
     set_source_files_properties(${source} PROPERTIES
       COMPILE_OPTIONS "${CT_KERNEL_FLAGS};${CT_AVX512_FLAGS}")
-  elseif(source MATCHES "cpu_amx\\.c$")
+  elseif(source MATCHES "(cpu|limits)_amx\\.c$")
     set_source_files_properties(${source} PROPERTIES
       COMPILE_OPTIONS "${CT_KERNEL_FLAGS};${CT_AVX512_FLAGS};-mavx512bf16;-mamx-tile;-mamx-bf16")
   endif()

@@ -150,22 +150,39 @@ typedef struct ct_job ct_job; /* one request on its way */
 
 typedef enum ct_job_state { CT_JOB_PREFILL, CT_JOB_DECODE, CT_JOB_DONE } ct_job_state;
 
-/* Checks the request against the model (ids, k, spans; whether its intervention can reach any row)
- * and makes a job at the start of its prompt. Nothing is computed yet. The seed
+enum { CT_PREFILL_STEP = 512 }; /* tokens of a prompt that a job takes at most in one step */
+
+/* Checks the request against the model: ids, k, spans; whether its intervention can reach any row. */
+ct_status ct_request_check(const ct_model *model, const ct_generate_request *request,
+                           ct_err *err) CT_CHECK;
+/* Tokens of the prompt that are computed before generation begins. */
+int64_t ct_request_prefill_count(const ct_generate_request *request);
+/* The number of leading rows of their prefills that two requests, both checked, compute with the
+ * same bits, ct_request_prefill_count if all: their ids agree, and what acts in prefill does the same
+ * there, be it other options that come to the same (docs/numerics.md). The row that gives a token is
+ * shared only by requests whose prefills end there. *order, if not NULL, is negative, 0 or
+ * positive: a total order in which requests stand together that share rows. */
+int64_t ct_request_shared_prefill(const ct_model *model, const ct_generate_request *a,
+                                  const ct_generate_request *b, int *order);
+
+/* Checks the request and makes a job at the start of its prompt. Nothing is computed yet. The seed
  * of random heads is mixed with the prompt's ids: two prompts share no draws. */
 ct_status ct_job_new(const ct_model *model, const ct_generate_request *request, ct_job **out,
                      ct_err *err) CT_CHECK;
-/* True if the two requests have the same prompt and nothing that acts in prefill tells them apart,
- * so that one may be forked from the other's prefill. */
-bool ct_request_same_prefill(const ct_generate_request *a, const ct_generate_request *b);
-/* A job for `request` that starts from the state in which `prefilled` ended its prefill stage:
- * prefill is over and no token was fed since (it may even be DONE, if its first token ended it).
- * CT_ERR_USAGE if that is not so or ct_request_same_prefill is false. */
-ct_status ct_job_fork(const ct_job *prefilled, const ct_generate_request *request, ct_job **out,
+/* A job for `request` that goes on from where `at` stands: in prefill, at a multiple of 64 tokens, or
+ * at the end of both prefills with no token fed since (it may even be DONE, if its first token ended
+ * it). The rows up to there must be shared (ct_request_shared_prefill), else CT_ERR_USAGE. The new
+ * job's audit is that of a job which had computed them itself. */
+ct_status ct_job_fork(const ct_job *at, const ct_generate_request *request, ct_job **out,
                       ct_err *err) CT_CHECK;
-/* Advances every job that is not done by one unit, all in one ct_step: a chunk of prompt in
- * prefill, one token in decode (kv_cache: off: the whole sequence). On an error none of the jobs
- * may be stepped again. */
+/* Makes the job stop in prefill at `position`, a multiple of 64 not before where it stands, so that it
+ * can be forked there; INT64_MAX: it goes on. Not for binary under binary_mean: per_layer in prefill,
+ * which needs its prompt in one step. */
+ct_status ct_job_pause_at(ct_job *job, int64_t position, ct_err *err) CT_CHECK;
+int64_t ct_job_position(const ct_job *job); /* tokens in its state */
+/* Advances every job that is neither done nor paused by one unit, all in one ct_step: a chunk of
+ * prompt in prefill (to a multiple of 64, at most CT_PREFILL_STEP tokens), one token in decode
+ * (kv_cache: off: the whole sequence). On an error none of the jobs may be stepped again. */
 ct_status ct_jobs_step(ct_session *session, ct_job *const *jobs, size_t n_jobs,
                        ct_err *err) CT_CHECK;
 void ct_job_free(ct_job *job);

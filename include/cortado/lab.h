@@ -56,8 +56,9 @@ typedef struct ct_run_options {
     ct_compute_choice compute; /* AUTO: the study's, if it names one */
     int threads;               /* 0: all cores */
     int64_t limit;             /* run at most so many cells; 0: all */
-    bool dry_run;              /* count only; nothing is written */
-    const char *command_line;  /* for the provenance; may be NULL */
+    int64_t memory; /* bytes that the states of sequences may take; 0: half of what is free */
+    bool dry_run;   /* count only; nothing is written */
+    const char *command_line; /* for the provenance; may be NULL */
     /* Not 0: stop. It may be set by a signal handler; may be NULL. */
     const volatile sig_atomic_t *stop;
     /* Called a few times a second from the caller's thread; may be NULL. */
@@ -70,10 +71,16 @@ typedef struct ct_run_result {
     int64_t stored;                   /* cells that were done before */
     int64_t done, failed;             /* cells that this execution finished */
     int64_t left;                     /* cells still without outcome: a limit, or interrupted */
-    int64_t groups;                   /* prefills planned for the cells to run */
-    int64_t prefill_tokens_plain;     /* a loop over the cells to run would prefill so many */
-    int64_t prefill_tokens_planned;   /* this plan prefills so many */
-    double wall_ms;
+    /* The plan for the cells to run: */
+    int64_t prefill_tokens_plain;   /* a loop over them would prefill so many */
+    int64_t prefill_tokens_planned; /* the plan prefills so many, ... */
+    int64_t segments, batches;      /* in so many pieces, in so many goes */
+    int64_t forks;                  /* states forked for other pieces and cells */
+    int64_t decode_steps;           /* at most: if every cell takes all its tokens */
+    int64_t decode_rows;            /* cells that decode together, at most */
+    int64_t state_bytes;            /* most that states take at a time */
+    int64_t memory_limit, weight_bytes;
+    double plan_ms, wall_ms;
     char first_error[512]; /* of the first failed cell; "" if none */
     char store[4096];      /* path of the store */
 } ct_run_result;

@@ -1,4 +1,5 @@
 /* cmd_run.c - `cortado run`: runs studies, prints their tables, draws their figures. */
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,19 +36,47 @@ static ct_status write_stdout(void *user, const char *bytes, size_t size, ct_err
     return CT_OK;
 }
 
-static void print_plan(const ct_run_result *r)
+/* Bytes in the unit that leaves 1 to 4 digits before the point. */
+static const char *size_text(int64_t bytes, char out[32])
 {
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    int unit = 0;
+    for (; value >= 1024 && unit < 4; unit++) value /= 1024;
+    snprintf(out, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return out;
+}
+
+static void print_plan(const ct_run_result *r, bool memory_given)
+{
+    char states[32], limit[32], weights[32];
     printf("cells             %lld (%lld versions of %lld prompts), %lld stored already\n",
            (long long)r->cells, (long long)r->versions, (long long)r->prompts,
            (long long)r->stored);
-    printf("to run            %lld cells in %lld shared prefills\n",
-           (long long)(r->cells - r->stored), (long long)r->groups);
-    printf("prefill tokens    %lld in a plain loop, %lld as planned",
+    printf("prefill           %lld tokens in a plain loop\n                  %lld as planned",
            (long long)r->prefill_tokens_plain, (long long)r->prefill_tokens_planned);
     if (r->prefill_tokens_planned > 0)
-        printf(" (%.1f times fewer)",
+        printf(", %.1f times fewer",
                (double)r->prefill_tokens_plain / (double)r->prefill_tokens_planned);
-    putchar('\n');
+    printf("\n                  %lld segments in %lld batches, %lld forks; planned in %.0f ms\n",
+           (long long)r->segments, (long long)r->batches, (long long)r->forks, r->plan_ms);
+    printf("decode            %lld steps of up to %lld rows, if no answer ends early\n",
+           (long long)r->decode_steps, (long long)r->decode_rows);
+    printf("memory of states  %s at most; limit %s (%s)\n", size_text(r->state_bytes, states),
+           size_text(r->memory_limit, limit), memory_given ? "--memory" : "half of what is free");
+    printf("weights           %s\n", size_text(r->weight_bytes, weights));
+}
+
+/* Bytes with an optional K, M or G; 0 if that is not what the text is. */
+static int64_t parse_size(const char *text)
+{
+    char *end;
+    if (*text < '0' || *text > '9') return 0;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    int shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
+    if (errno || end[shift > 0] || value > INT64_MAX >> shift) return 0;
+    return (int64_t)value << shift;
 }
 
 /* Tables, figures and the page of a run that has stored cells. */
@@ -99,6 +128,7 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
                                               : CT_CHOOSE_AUTO,
         .threads = (int)ct_args_int(args, "--threads", 0),
         .limit = ct_args_int(args, "--limit", 0),
+        .memory = parse_size(ct_args_text(args, "--memory", "0")),
         .dry_run = ct_args_has(args, "--dry-run"),
         .command_line = ct_args_command_line(args),
         .stop = &stop_requested,
@@ -111,7 +141,7 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     ct_progress_clear(&progress);
     if (options.dry_run && st == CT_OK) {
         CT_TRY(ct_study_describe(study, write_stdout, NULL, err));
-        print_plan(&result);
+        print_plan(&result, options.memory > 0);
         goto done;
     }
     if (st == CT_OK || st == CT_ERR_INTERRUPTED) {
@@ -144,6 +174,9 @@ static int run_run(const ct_args *args)
     size_t n = ct_args_operands(args, &studies);
     if (n > 1 && ct_args_has(args, "--out"))
         return ct_args_usage(args, "--out: expected one study with it, got %zu", n);
+    if (ct_args_has(args, "--memory") && parse_size(ct_args_text(args, "--memory", "")) <= 0)
+        return ct_args_usage(args, "--memory: expected bytes such as 500M or 4G, got \"%s\"",
+                             ct_args_text(args, "--memory", ""));
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
@@ -164,6 +197,10 @@ static const ct_option options[] = {
      0, 0},
     {"--dry-run", NULL, CT_ARG_FLAG, NULL, "Print the plan and compute nothing.", 0, 0},
     {"--limit", NULL, CT_ARG_INT, "N", "Run at most N cells now.", 1, 9e15},
+    {"--memory", NULL, CT_ARG_TEXT, "SIZE",
+     "Bytes, or with K, M or G, that the states of sequences may take (default: half of the "
+     "machine's free memory). With less, more is computed again; outcomes stay the same.",
+     0, 0},
     CT_OPTION_DEVICE,
     CT_OPTION_COMPUTE,
     CT_OPTION_THREADS,

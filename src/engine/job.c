@@ -1,7 +1,7 @@
-/* job.c - a request on its way: stages, chunks of prefill, decoding, stop.
+/* job.c - a request on its way: stages, chunks of prefill, forks, decoding, stop.
  *
  * Owns where prefill ends and generation begins (docs/semantics.md), which tokens are fed in which
- * stage, and the outcome that grows on the way. The arithmetic is ct_step's.
+ * stage, which rows of prefill two requests share, and the outcome that grows on the way. The arithmetic is ct_step's.
  *
  *   generation_begins: after_prompt           prefill = the whole prompt; its last row gives token
  * 0 generation_begins: at_last_prompt_token   prefill = all but the last prompt token; the step on
@@ -21,14 +21,13 @@
 #include "intervene/intervene.h"
 #include "model/model.h"
 
-enum { PREFILL_TOKENS = 512 }; /* tokens of one chunk; chunks end at multiples of 64 positions */
-
 struct ct_job {
     const ct_model *model;
     ct_generate_request request;
     ct_intervention intervention; /* the request's, with its seed of random heads mixed */
     ct_job_state state;
     ct_sequence *sequence;
+    int64_t pause;         /* a position at which prefill stops; INT64_MAX: none */
     int64_t prefill_count; /* prompt tokens of the prefill part */
     int32_t *tokens;       /* [prompt + max_new]: the prompt, then what was fed */
     int64_t fed;           /* tokens after the prefill part that were fed */
@@ -44,8 +43,7 @@ struct ct_job {
 
 /* ---- stages ---------------------------------------------------------------------------------- */
 
-/* Prompt tokens before generation begins. */
-static int64_t prefill_count(const ct_generate_request *r)
+int64_t ct_request_prefill_count(const ct_generate_request *r)
 {
     if (!r->intervention.semantics.generation_begins_at_last_prompt_token)
         return (int64_t)r->prompt_count;
@@ -65,7 +63,7 @@ static ct_stage prefill_stage(const ct_generate_request *r)
 /* Whether the request computes any row in the stage, whatever it chooses. */
 static bool stage_has_rows(const ct_generate_request *r, ct_stage stage)
 {
-    if (prefill_count(r) > 0 && prefill_stage(r) == stage) return true;
+    if (ct_request_prefill_count(r) > 0 && prefill_stage(r) == stage) return true;
     bool at_last = r->intervention.semantics.generation_begins_at_last_prompt_token;
     return stage == CT_STAGE_GENERATION && (at_last || r->max_new_tokens > 1);
 }
@@ -85,7 +83,7 @@ static ct_status check_ids(const ct_model *model, const int32_t *ids, size_t cou
     return CT_OK;
 }
 
-static ct_status check_request(const ct_model *model, const ct_generate_request *r, ct_err *err)
+ct_status ct_request_check(const ct_model *model, const ct_generate_request *r, ct_err *err)
 {
     ct_status st = CT_OK;
     const ct_intervention *iv = &r->intervention;
@@ -103,7 +101,7 @@ static ct_status check_request(const ct_model *model, const ct_generate_request 
     CT_TRY(ct_intervention_check(iv, model->info.heads, (int64_t)r->prompt_count, err));
     const ct_weight_edit *edit = &iv->weights[CT_STAGE_PREFILL];
     if (ct_intervention_needs_whole(iv, CT_STAGE_PREFILL) &&
-        edit->spans[edit->n_spans - 1].end > prefill_count(r))
+        edit->spans[edit->n_spans - 1].end > ct_request_prefill_count(r))
         CT_TRY(ct_fail(err, CT_ERR_VALUE,
                        "weight edit in prefill: binary under binary_mean: per_layer is not defined "
                        "at position %" PRId64 ", which is not part of prefill under "
@@ -127,21 +125,7 @@ done:
     return st;
 }
 
-bool ct_request_same_prefill(const ct_generate_request *a, const ct_generate_request *b)
-{
-    int64_t count = prefill_count(a);
-    return a->prompt_count == b->prompt_count && count == prefill_count(b) && count > 0 &&
-           prefill_stage(a) == prefill_stage(b) &&
-           ct_intervention_same_stage(&a->intervention, &b->intervention, prefill_stage(a)) &&
-           memcmp(a->prompt, b->prompt, a->prompt_count * sizeof *a->prompt) == 0;
-}
-
-/* ---- jobs ------------------------------------------------------------------------------------ */
-
-static size_t heads_per_step(const ct_model *model)
-{
-    return (size_t)(model->info.attention_layers * model->info.heads);
-}
+/* ---- shared prefill -------------------------------------------------------------------------- */
 
 /* Random heads are drawn by layer, position and head, so prompts of one length would share every draw
  * under one seed, and a mean over prompts would hold less than it seems to: the prompt's ids go into
@@ -152,11 +136,69 @@ static uint64_t seed_for_prompt(const ct_generate_request *r)
            ct_hash_bytes(r->prompt, r->prompt_count * sizeof *r->prompt).low;
 }
 
+/* Whether the last row of the prefill gives the first token, and with it that step's heads. */
+static bool prefill_gives_token(const ct_generate_request *r)
+{
+    return ct_request_prefill_count(r) == (int64_t)r->prompt_count;
+}
+
+static void program_of(const ct_model *model, const ct_generate_request *r, ct_prefill_program *out)
+{
+    ct_prefill_program_init(out, &r->intervention, prefill_stage(r), model->info.heads);
+    if (out->keep > 0 && out->metric == CT_METRIC_RANDOM) out->seed = seed_for_prompt(r);
+}
+
+/* Leading ids that the two prompts share, of the first n. */
+static int64_t same_ids(const int32_t *a, const int32_t *b, int64_t n)
+{
+    enum { AT_ONCE = 64 };
+    if (a == b) return n;
+    int64_t i = 0;
+    while (n - i >= AT_ONCE && memcmp(a + i, b + i, AT_ONCE * sizeof *a) == 0) i += AT_ONCE;
+    while (i < n && a[i] == b[i]) i++;
+    return i;
+}
+
+/* The order is that of the prefills' rows, each row its program, its id, and, if it is the last one
+ * and gives a token, what selects the heads that are reported with the token. */
+int64_t ct_request_shared_prefill(const ct_model *model, const ct_generate_request *a,
+                                  const ct_generate_request *b, int *order)
+{
+    int unused;
+    if (!order) order = &unused;
+    ct_prefill_program x, y;
+    program_of(model, a, &x);
+    program_of(model, b, &y);
+    int64_t count_a = ct_request_prefill_count(a), count_b = ct_request_prefill_count(b), alike;
+    int64_t most = count_a < count_b ? count_a : count_b;
+    *order = ct_prefill_program_compare(&x, &y, &alike);
+    if (alike > most) alike = most;
+    int64_t shared = same_ids(a->prompt, b->prompt, alike);
+    if (shared < alike) {
+        *order = a->prompt[shared] < b->prompt[shared] ? -1 : 1;
+    } else if (shared == most) {
+        bool ends_a = count_a == most && most > 0 && prefill_gives_token(a);
+        bool ends_b = count_b == most && most > 0 && prefill_gives_token(b);
+        *order = ends_a - ends_b;
+        if (ends_a && ends_b) *order = ct_prefill_program_compare_heads(&x, &y);
+        if (*order) shared--;
+        else *order = (count_a > count_b) - (count_a < count_b);
+    }
+    return x.whole && *order ? 0 : shared;
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------ */
+
+static size_t heads_per_step(const ct_model *model)
+{
+    return (size_t)(model->info.attention_layers * model->info.heads);
+}
+
 /* A checked job without a sequence. */
 static ct_status job_new(const ct_model *model, const ct_generate_request *request, ct_job **out,
                          ct_err *err)
 {
-    ct_status st = check_request(model, request, err);
+    ct_status st = ct_request_check(model, request, err);
     if (st != CT_OK) return st;
     ct_job *job = calloc(1, sizeof *job);
     if (!job) return ct_fail_memory(err, "job", sizeof *job);
@@ -165,7 +207,8 @@ static ct_status job_new(const ct_model *model, const ct_generate_request *reque
     job->request = *request;
     job->intervention = request->intervention;
     job->intervention.heads.seed = seed_for_prompt(request);
-    job->prefill_count = prefill_count(request);
+    job->pause = INT64_MAX;
+    job->prefill_count = ct_request_prefill_count(request);
     job->state = job->prefill_count > 0 ? CT_JOB_PREFILL : CT_JOB_DECODE;
     job->tokens = malloc((request->prompt_count + max_new) * sizeof *job->tokens);
     job->ids = malloc(max_new * sizeof *job->ids);
@@ -237,24 +280,47 @@ static ct_status choose(ct_job *job, ct_err *err)
     return CT_OK;
 }
 
-ct_status ct_job_fork(const ct_job *prefilled, const ct_generate_request *request, ct_job **out,
+/* The heads of the row that gave the first token. `at` selects them as the job does, or both keep all
+ * or none of them. */
+static void fork_heads_kept(const ct_job *at, ct_job *job)
+{
+    int32_t keep = ct_heads_keep(&job->intervention, prefill_stage(&job->request));
+    bool chosen = keep > 0 && keep < job->model->info.heads;
+    if (chosen) memcpy(job->heads_kept, at->heads_kept, heads_per_step(job->model));
+    else memset(job->heads_kept, keep != 0, heads_per_step(job->model));
+}
+
+ct_status ct_job_fork(const ct_job *at, const ct_generate_request *request, ct_job **out,
                       ct_err *err)
 {
-    if (prefilled->state == CT_JOB_PREFILL || prefilled->fed > 0)
-        return ct_fail(err, CT_ERR_USAGE,
-                       "fork: expected a job that has just ended its prefill, got one that %s",
-                       prefilled->fed > 0 ? "has fed tokens since" : "is still in prefill");
-    if (!ct_request_same_prefill(&prefilled->request, request))
-        return ct_fail(err, CT_ERR_USAGE, "fork: the two requests' prefills differ");
     ct_job *job = NULL;
+    const ct_model *model = at->model;
     ct_status st = CT_OK;
-    CT_TRY(job_new(prefilled->model, request, &job, err));
-    CT_TRY(ct_sequence_fork(prefilled->sequence, &job->sequence, err));
-    job->audit = prefilled->audit;
-    job->state = CT_JOB_DECODE;
-    if (job->prefill_count == (int64_t)request->prompt_count) {
-        memcpy(job->last, prefilled->last, (size_t)job->model->info.vocab * sizeof *job->last);
-        memcpy(job->heads_kept, prefilled->heads_kept, heads_per_step(job->model));
+    int64_t position = ct_job_position(at);
+    if (at->fed > 0)
+        return ct_fail(err, CT_ERR_USAGE,
+                       "fork: expected a job in prefill or at its end, got one that has fed tokens "
+                       "since");
+    CT_TRY(job_new(model, request, &job, err));
+    int64_t shared = ct_request_shared_prefill(model, &at->request, request, NULL);
+    bool at_end = position == job->prefill_count;
+    if (position > shared)
+        CT_TRY(ct_fail(err, CT_ERR_USAGE,
+                       "fork: expected a job within the %" PRId64
+                       " rows of prefill that the two requests share, got one at %" PRId64,
+                       shared, position));
+    if (position % CT_KV_BLOCK != 0 && !at_end)
+        CT_TRY(ct_fail(err, CT_ERR_USAGE,
+                       "fork: expected a multiple of %d or the end of prefill, got a job at "
+                       "position %" PRId64,
+                       CT_KV_BLOCK, position));
+    CT_TRY(ct_sequence_fork(at->sequence, &job->sequence, err));
+    ct_intervention_audit(&job->intervention, prefill_stage(request), position, model->window,
+                          model->info.attention_layers, model->info.heads, &job->audit);
+    if (at_end) job->state = CT_JOB_DECODE;
+    if (at_end && prefill_gives_token(request)) {
+        memcpy(job->last, at->last, (size_t)model->info.vocab * sizeof *job->last);
+        fork_heads_kept(at, job);
         CT_TRY(choose(job, err));
     }
     *out = job;
@@ -262,6 +328,25 @@ ct_status ct_job_fork(const ct_job *prefilled, const ct_generate_request *reques
 done:
     ct_job_free(job);
     return st;
+}
+
+ct_status ct_job_pause_at(ct_job *job, int64_t position, ct_err *err)
+{
+    if (position == INT64_MAX) {
+        job->pause = position;
+        return CT_OK;
+    }
+    if (position % CT_KV_BLOCK != 0 || position < ct_job_position(job))
+        return ct_fail(err, CT_ERR_USAGE,
+                       "pause: expected a multiple of %d from %" PRId64
+                       " on, where the job stands, got %" PRId64,
+                       CT_KV_BLOCK, ct_job_position(job), position);
+    if (ct_intervention_needs_whole(&job->intervention, prefill_stage(&job->request)) &&
+        position > 0 && position < job->prefill_count)
+        return ct_fail(err, CT_ERR_USAGE,
+                       "pause: binary under binary_mean: per_layer needs its prefill in one step");
+    job->pause = position;
+    return CT_OK;
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
@@ -273,10 +358,11 @@ static ct_status next_row(ct_job *job, ct_row *row, ct_err *err)
     int64_t at = ct_sequence_position(job->sequence);
     *row = (ct_row){.intervention = &job->intervention, .audit = &job->audit, .logits = job->last};
     if (job->state == CT_JOB_PREFILL) {
-        int64_t end = (at + PREFILL_TOKENS) / CT_KV_BLOCK * CT_KV_BLOCK;
+        int64_t end = (at + CT_PREFILL_STEP) / CT_KV_BLOCK * CT_KV_BLOCK;
         row->stage = prefill_stage(r);
         if (end > job->prefill_count || ct_intervention_needs_whole(&r->intervention, row->stage))
             end = job->prefill_count;
+        if (end > job->pause) end = job->pause;
         row->count = end - at;
         bool gives_token = end == (int64_t)r->prompt_count;
         row->want = gives_token ? CT_LOGITS_LAST : CT_LOGITS_NONE;
@@ -321,20 +407,32 @@ static ct_status after_row(ct_job *job, const ct_row *row, ct_err *err)
     return CT_OK;
 }
 
+static bool advances(const ct_job *job)
+{
+    return job->state == CT_JOB_DECODE ||
+           (job->state == CT_JOB_PREFILL && ct_job_position(job) < job->pause);
+}
+
 ct_status ct_jobs_step(ct_session *session, ct_job *const *jobs, size_t n_jobs, ct_err *err)
 {
     ct_status st = CT_OK;
     size_t n = 0;
     ct_row *rows = calloc(n_jobs ? n_jobs : 1, sizeof *rows);
-    if (!rows) return ct_fail_memory(err, "step", n_jobs * sizeof *rows);
-    for (size_t i = 0; i < n_jobs; i++)
-        if (jobs[i]->state != CT_JOB_DONE) CT_TRY(next_row(jobs[i], &rows[n++], err));
+    ct_job **at_work = malloc((n_jobs ? n_jobs : 1) * sizeof(ct_job *));
+    if (!rows || !at_work) {
+        st = ct_fail_memory(err, "step", n_jobs * sizeof *rows);
+        goto done;
+    }
+    for (size_t i = 0; i < n_jobs; i++) {
+        if (!advances(jobs[i])) continue;
+        CT_TRY(next_row(jobs[i], &rows[n], err));
+        at_work[n++] = jobs[i];
+    }
     if (n > 0) CT_TRY(ct_step(session, rows, n, err));
-    n = 0;
-    for (size_t i = 0; i < n_jobs; i++)
-        if (jobs[i]->state != CT_JOB_DONE) CT_TRY(after_row(jobs[i], &rows[n++], err));
+    for (size_t i = 0; i < n; i++) CT_TRY(after_row(at_work[i], &rows[i], err));
 done:
     free(rows);
+    free(at_work);
     return st;
 }
 
@@ -358,6 +456,11 @@ done:
 ct_job_state ct_job_get_state(const ct_job *job)
 {
     return job->state;
+}
+
+int64_t ct_job_position(const ct_job *job)
+{
+    return ct_sequence_position(job->sequence);
 }
 
 const int32_t *ct_job_ids(const ct_job *job, size_t *count)

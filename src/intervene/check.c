@@ -1,4 +1,4 @@
-/* check.c - whether an intervention is well formed, and what it shares with another.
+/* check.c - whether an intervention is well formed, and where it acts.
  *
  * See intervene.h. Nothing here looks at a model beyond its number of heads.
  */
@@ -81,33 +81,4 @@ ct_status ct_intervention_check(const ct_intervention *iv, int64_t heads, int64_
         if (st != CT_OK) return st;
     }
     return CT_OK;
-}
-
-static bool same_spans(const ct_weight_edit *a, const ct_weight_edit *b)
-{
-    if (a->n_spans != b->n_spans) return false;
-    for (size_t i = 0; i < a->n_spans; i++)
-        if (a->spans[i].begin != b->spans[i].begin || a->spans[i].end != b->spans[i].end)
-            return false;
-    return true;
-}
-
-bool ct_intervention_same_stage(const ct_intervention *a, const ct_intervention *b, ct_stage stage)
-{
-    const ct_head_selection *ha = &a->heads, *hb = &b->heads;
-    if (ha->active[stage] != hb->active[stage]) return false;
-    if (ha->active[stage]) {
-        if (ha->keep != hb->keep || ha->metric != hb->metric) return false;
-        if (ha->metric == CT_METRIC_RANDOM && ha->seed != hb->seed) return false;
-    }
-    const ct_weight_edit *wa = &a->weights[stage], *wb = &b->weights[stage];
-    const ct_semantics *sa = &a->semantics, *sb = &b->semantics;
-    if (wa->mode != wb->mode) return false;
-    if (wa->mode != CT_WEIGHTS_KEEP && !same_spans(wa, wb)) return false;
-    if (wa->mode == CT_WEIGHTS_BINARY && sa->binary_mean_per_layer != sb->binary_mean_per_layer)
-        return false;
-    if (stage == CT_STAGE_PREFILL) return sa->prefill_window_full == sb->prefill_window_full;
-    return wa->mode == CT_WEIGHTS_KEEP ||
-           (sa->needle_outside_window_unchanged == sb->needle_outside_window_unchanged &&
-            sa->ring_slots_reference == sb->ring_slots_reference);
 }

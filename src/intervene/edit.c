@@ -1,4 +1,5 @@
-/* edit.c - the weight edit of a row, cut into runs of tokens that attention treats alike.
+/* edit.c - the weight edit of a row, cut into runs of tokens that attention treats alike, and what
+ * an intervention counts in rows that it did not compute itself.
  *
  * Mostly a row is one run. It falls into several where an edit depends on the query's position:
  * needle_outside_window: unchanged stops an edit where no edited position is visible, and
@@ -167,4 +168,21 @@ ct_status ct_edit_plan_add(ct_edit_plan *plan, const ct_intervention *iv, ct_sta
         if (st == CT_OK) st = add_run(plan, run, err);
     }
     return st;
+}
+
+void ct_intervention_audit(const ct_intervention *iv, ct_stage stage, int64_t rows, int64_t window,
+                           int64_t attention_layers, int64_t heads, ct_audit *audit)
+{
+    int32_t keep = ct_heads_keep(iv, stage);
+    audit->rows[stage] += rows * attention_layers;
+    if (keep >= 0) {
+        audit->head_rows[stage] += rows * attention_layers;
+        audit->heads_dropped[stage] += rows * attention_layers * (heads - keep);
+    }
+    if (!iv || iv->weights[stage].mode == CT_WEIGHTS_KEEP) return;
+    window = ct_intervention_window(iv, stage, window);
+    int64_t changed = 0;
+    for (int64_t p = 0; p < rows; p++) changed += effect_at(iv, stage, p, window).changes;
+    audit->edit_rows[stage] += rows * attention_layers;
+    audit->edit_rows_changed[stage] += changed * attention_layers;
 }

@@ -1,7 +1,7 @@
 /* intervene.h - what the forward pass needs of an intervention.
  *
- * Owns the checks of an intervention, the test whether two of them prefill alike, and its
- * translation for one row of a pass: edit runs (stretches of tokens under one attention edit) with
+ * Owns the checks of an intervention, how many rows of a prefill two of them compute alike, the
+ * audit of rows that another one has computed, and its translation for one row of a pass: edit runs (stretches of tokens under one attention edit) with
  * bitmaps of marked key positions, the number of heads kept per token, and the scores by which
  * heads are chosen. Knows dimensions and positions, no model. Formulas: docs/semantics.md.
  */
@@ -22,13 +22,43 @@ bool ct_intervention_acts(const ct_intervention *intervention, ct_stage stage);
 ct_status ct_intervention_check(const ct_intervention *intervention, int64_t heads, int64_t limit,
                                 ct_err *err) CT_CHECK;
 
-/* True if nothing that acts on rows of the stage tells a and b apart: there the two compute the
- * same bits and count the same audit. */
-bool ct_intervention_same_stage(const ct_intervention *a, const ct_intervention *b, ct_stage stage);
-
 /* True if the row must be computed in one pass, because its edit sums over all its tokens
  * (binary_mean: per_layer in prefill). */
 bool ct_intervention_needs_whole(const ct_intervention *intervention, ct_stage stage);
+
+/* What an intervention does to the rows of a prefill, from position 0 on, in a form in which what
+ * computes the same bits is the same: k = H is no selection, k = 0 and null are outputs of zero, and
+ * so are only and binary before their first position, where omit is nothing yet. */
+typedef struct ct_prefill_program {
+    ct_stage stage;
+    bool whole;       /* cannot be shared in part */
+    unsigned options; /* of the semantics, those that rows of the stage notice */
+    bool zero;        /* all head outputs are 0 up to edit_from */
+    int32_t keep;     /* heads kept, -1: all */
+    ct_metric metric; /* with the seed 0 unless some heads are kept and others are not */
+    uint64_t seed;
+    ct_weights_mode mode; /* from edit_from on; KEEP: no row */
+    int64_t edit_from;    /* INT64_MAX: never */
+    const ct_span *spans; /* borrowed */
+    size_t n_spans;
+} ct_prefill_program;
+
+void ct_prefill_program_init(ct_prefill_program *program, const ct_intervention *intervention,
+                             ct_stage stage, int64_t heads);
+/* A total order of programs; *rows is the number of leading rows that two prefills of the same ids
+ * compute with the same bits (INT64_MAX: all). It is lexicographic, row by row: programs that
+ * share rows stand together. For `whole` programs any number below INT64_MAX means none. */
+int ct_prefill_program_compare(const ct_prefill_program *a, const ct_prefill_program *b,
+                               int64_t *rows);
+/* The order of what selects their heads alone. 0 too if both keep a set of heads that no weight
+ * decides (all, or none). */
+int ct_prefill_program_compare_heads(const ct_prefill_program *a, const ct_prefill_program *b);
+
+/* Adds what the intervention examines and changes in rows 0 .. rows-1 of a sequence in the stage,
+ * as the forward pass counts it: a function of the intervention alone. */
+void ct_intervention_audit(const ct_intervention *intervention, ct_stage stage, int64_t rows,
+                           int64_t window, int64_t attention_layers, int64_t heads,
+                           ct_audit *audit);
 
 /* A stretch of a row's tokens whose attention is edited alike. */
 typedef struct ct_edit_run {

@@ -293,7 +293,7 @@ done:
     return st;
 }
 
-static ct_status mlp_tensors(const griffin *g, const ct_layer *layer, ct_ffn_mlp *m,
+static ct_status mlp_tensors(const griffin *g, const ct_layer *layer, ct_mlp *m,
                              ct_tensor_list *list, ct_err *err)
 {
     ct_status st = CT_OK;
@@ -312,7 +312,7 @@ static ct_status configure_layer(const griffin *g, ct_model *model, ct_layer *la
                                  ct_tensor_list *list, ct_err *err)
 {
     ct_status st = CT_OK;
-    ct_ffn_mlp *mlp = ct_model_alloc(model, sizeof *mlp, err);
+    ct_mlp *mlp = ct_model_alloc(model, sizeof *mlp, err);
     if (!mlp) return CT_ERR_MEMORY;
     layer->ffn_kind = &ct_kind_mlp;
     layer->ffn = mlp;

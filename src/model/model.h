@@ -127,6 +127,8 @@ ct_status ct_model_check_ops(const ct_model *model, ct_err *err) CT_CHECK;
 
 /* The model whose sequences the session steps. */
 const ct_model *ct_session_model(const ct_session *session);
+/* Bytes of working memory and scratch that the session holds by now. */
+size_t ct_session_bytes(const ct_session *session);
 
 /* ---- kinds of layers ------------------------------------------------------------------------ */
 
@@ -148,11 +150,7 @@ extern const ct_layer_kind ct_kind_rglru;
 /* Floats of one layer's state: h [R], then the last C-1 inputs of the convolution [C-1, R]. */
 int64_t ct_rglru_state_floats(int64_t width, int64_t taps);
 
-/* gelu(x Wg^T + bg) * (x Wu^T + bu) Wd^T + bd. */
-typedef struct ct_ffn_mlp {
-    ct_matrix gate, up, down; /* [F, E] twice, [E, F] */
-    const float *gate_bias, *up_bias, *down_bias;
-} ct_ffn_mlp;
+/* The gated feed-forward; its part is a ct_mlp. */
 extern const ct_layer_kind ct_kind_mlp;
 
 /* ---- one pass over packed tokens ------------------------------------------------------------ */

@@ -17,6 +17,7 @@
 enum {
     PASS_TOKENS = 1024, /* packed tokens of one pass; only a row that must be whole may exceed it */
     LOGITS_TOKENS = 64, /* tokens whose logits are computed by one product */
+    LOGITS_FLOATS = 1 << 18, /* of a product: a slice of the vocabulary that stays in cache */
     LINE_FLOATS = 16,
 };
 
@@ -40,7 +41,15 @@ struct ct_session {
     size_t kv_capacity;
     int64_t *done; /* tokens of each row of the step that earlier passes have run */
     size_t done_capacity;
+    struct wanted *wanted;
+    size_t wanted_capacity;
 };
+
+/* A token of a pass whose logits are wanted, and where. */
+typedef struct wanted {
+    int64_t token;
+    float *out; /* [V] */
+} wanted;
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
@@ -101,6 +110,7 @@ void ct_session_free(ct_session *session)
     free(session->attn);
     free(session->kv_blocks);
     free(session->done);
+    free(session->wanted);
     free(session);
 }
 
@@ -109,12 +119,16 @@ const ct_model *ct_session_model(const ct_session *session)
     return session->model;
 }
 
+size_t ct_session_bytes(const ct_session *session)
+{
+    return session->memory_floats * sizeof(float) + session->scratch_bytes;
+}
+
 /* Working memory and scratch for a pass of `tokens`: x and normed, then the hungriest part. */
 static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
 {
     const ct_model *m = s->model;
-    size_t most = ct_pass_round((size_t)(LOGITS_TOKENS * m->info.width)) * 2 +
-                  ct_pass_round((size_t)(LOGITS_TOKENS * m->info.vocab));
+    size_t most = ct_pass_round(LOGITS_FLOATS);
     for (int64_t i = 0; i < m->info.layers; i++) {
         const ct_layer *l = &m->layers[i];
         size_t mixer = l->mixer_kind->floats(l->mixer, m, tokens);
@@ -297,57 +311,56 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
 
 /* ---- logits ---------------------------------------------------------------------------------- */
 
-/* Logits of n <= LOGITS_TOKENS rows of x, given by index, to out[i] (each [V]). */
-static ct_status compute_logits(ct_pass *pass, const float *x, const int64_t *tokens,
-                                float *const *out, int64_t n, ct_err *err)
+/* The tokens of the pass whose logits are wanted, in order. */
+static ct_status find_wanted(ct_session *s, const ct_pass *pass, ct_row *rows, size_t first,
+                             int64_t *count, ct_err *err)
 {
-    const ct_model *m = pass->model;
-    int64_t width = m->info.width, vocab = m->info.vocab;
-    size_t mark = pass->memory_used;
-    float *rows = ct_pass_floats(pass, (size_t)(n * width));
-    float *normed = ct_pass_floats(pass, (size_t)(n * width));
-    float *logits = ct_pass_floats(pass, (size_t)(n * vocab));
-    for (int64_t i = 0; i < n; i++)
-        memcpy(rows + i * width, x + tokens[i] * width, (size_t)width * sizeof *rows);
-    m->ops->rms_norm(normed, rows, n, width, m->final_norm, m->norm_eps, m->norm_offset);
-    ct_status st = m->ops->matmul(&pass->op, logits, normed, n, &m->head, NULL, false, err);
-    if (st == CT_OK && m->logits_soft_cap > 0)
-        m->ops->soft_cap(logits, n * vocab, m->logits_soft_cap);
-    for (int64_t i = 0; st == CT_OK && i < n; i++)
-        memcpy(out[i], logits + i * vocab, (size_t)vocab * sizeof *logits);
-    pass->memory_used = mark;
-    return st;
-}
-
-/* The logits that the pass's rows want, in groups. */
-static ct_status wanted_logits(const ct_session *s, ct_pass *pass, const float *x, ct_row *rows,
-                               size_t first, ct_err *err)
-{
-    int64_t tokens[LOGITS_TOKENS], n = 0;
-    float *out[LOGITS_TOKENS];
-    ct_status st = CT_OK;
-    for (int64_t r = 0; st == CT_OK && r < pass->n_rows; r++) {
+    int64_t n = 0, vocab = pass->model->info.vocab;
+    ct_status st = room((void **)&s->wanted, &s->wanted_capacity, (size_t)pass->tokens,
+                        sizeof *s->wanted, err);
+    if (st != CT_OK) return st;
+    for (int64_t r = 0; r < pass->n_rows; r++) {
         const ct_row *row = &rows[first + (size_t)r];
         const ct_seg *seg = &pass->segs[r];
         int64_t done = s->done[first + (size_t)r];
-        if (row->want == CT_LOGITS_NONE) continue;
         bool all = row->want == CT_LOGITS_ALL, ends = done + seg->count == row->count;
-        for (int64_t t = all ? 0 : seg->count - ends; st == CT_OK && t < seg->count; t++) {
-            tokens[n] = seg->first + t;
-            out[n++] = row->logits + (all ? (done + t) * pass->model->info.vocab : 0);
-            if (n == LOGITS_TOKENS) {
-                st = compute_logits(pass, x, tokens, out, n, err);
-                n = 0;
-            }
-        }
+        if (row->want == CT_LOGITS_NONE) continue;
+        for (int64_t t = all ? 0 : seg->count - ends; t < seg->count; t++)
+            s->wanted[n++] = (wanted){seg->first + t, row->logits + (all ? (done + t) * vocab : 0)};
     }
-    if (st == CT_OK && n > 0) st = compute_logits(pass, x, tokens, out, n, err);
+    *count = n;
+    return CT_OK;
+}
+
+/* Logits of n <= LOGITS_TOKENS rows of normed to out, a slice of the vocabulary at a time. */
+static ct_status compute_logits(ct_pass *pass, const float *normed, const wanted *out, int64_t n,
+                                ct_err *err)
+{
+    const ct_model *m = pass->model;
+    int64_t vocab = m->info.vocab, slice = LOGITS_FLOATS / n / CT_KV_BLOCK * CT_KV_BLOCK;
+    size_t mark = pass->memory_used,
+           row_bytes = (size_t)m->head.cols * ct_dtype_bytes(m->head.dtype);
+    float *logits = ct_pass_floats(pass, LOGITS_FLOATS), *to[LOGITS_TOKENS];
+    ct_status st = CT_OK;
+    for (int64_t v = 0; st == CT_OK && v < vocab; v += slice) {
+        int64_t count = slice < vocab - v ? slice : vocab - v;
+        ct_matrix head = m->head;
+        head.data = (const char *)head.data + (size_t)v * row_bytes;
+        head.rows = count;
+        st = m->ops->matmul(&pass->op, logits, normed, n, &head, NULL, false, err);
+        for (int64_t i = 0; i < n; i++) to[i] = out[i].out + v;
+        if (st == CT_OK) m->ops->soft_cap(to, logits, n, count, m->logits_soft_cap);
+    }
+    pass->memory_used = mark;
     return st;
 }
 
 /* ---- the pass -------------------------------------------------------------------------------- */
 
-static ct_status run_layers(ct_pass *pass, float *x, float *normed, ct_err *err)
+/* All layers. Nothing after the last mixer leaves a state, so from there on only the wanted tokens
+ * are computed: they move to the front of x. */
+static ct_status run_layers(ct_pass *pass, const wanted *wants, int64_t n_wanted, float *x,
+                            float *normed, ct_err *err)
 {
     ct_status st = CT_OK;
     const ct_model *m = pass->model;
@@ -360,10 +373,21 @@ static ct_status run_layers(ct_pass *pass, float *x, float *normed, ct_err *err)
                          m->norm_offset);
         CT_TRY(layer->mixer_kind->forward(layer, pass, normed, x, err));
         pass->memory_used = mark;
+        if (i == m->info.layers - 1) {
+            for (int64_t t = 0; t < n_wanted; t++)
+                memmove(x + t * width, x + wants[t].token * width, (size_t)width * sizeof *x);
+            pass->tokens = n_wanted;
+            if (n_wanted == 0) break;
+        }
         m->ops->rms_norm(normed, x, pass->tokens, width, layer->ffn_norm, m->norm_eps,
                          m->norm_offset);
         CT_TRY(layer->ffn_kind->forward(layer, pass, normed, x, err));
         pass->memory_used = mark;
+    }
+    m->ops->rms_norm(normed, x, n_wanted, width, m->final_norm, m->norm_eps, m->norm_offset);
+    for (int64_t t = 0; t < n_wanted; t += LOGITS_TOKENS) {
+        int64_t n = n_wanted - t < LOGITS_TOKENS ? n_wanted - t : LOGITS_TOKENS;
+        CT_TRY(compute_logits(pass, normed + t * width, wants + t, n, err));
     }
 done:
     return st;
@@ -381,8 +405,9 @@ static ct_status run_pass(ct_session *s, ct_row *rows, size_t n_rows, size_t *fi
     pass.memory_floats = s->memory_floats;
     size_t size = (size_t)(pass.tokens * s->model->info.width);
     float *x = ct_pass_floats(&pass, size), *normed = ct_pass_floats(&pass, size);
-    CT_TRY(run_layers(&pass, x, normed, err));
-    CT_TRY(wanted_logits(s, &pass, x, rows, *first, err));
+    int64_t n_wanted = 0;
+    CT_TRY(find_wanted(s, &pass, rows, *first, &n_wanted, err));
+    CT_TRY(run_layers(&pass, s->wanted, n_wanted, x, normed, err));
     for (int64_t r = 0; r < pass.n_rows; r++) {
         const ct_pass_row *row = &s->rows[r];
         ct_sequence_advance(

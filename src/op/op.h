@@ -44,6 +44,12 @@ typedef struct ct_matrix {
     int64_t rows, cols;
 } ct_matrix;
 
+/* A gated feed-forward: (gelu(x Wg^T + bg) * (x Wu^T + bu)) Wd^T + bd; biases may be NULL. */
+typedef struct ct_mlp {
+    ct_matrix gate, up, down; /* [F, E] twice, [E, F] */
+    const float *gate_bias, *up_bias, *down_bias;
+} ct_mlp;
+
 /* One row of a batch as the operations see it: `count` tokens, packed from token `first` on, at
  * absolute positions position .. position + count - 1 of its own sequence. */
 typedef struct ct_seg {
@@ -105,6 +111,10 @@ typedef struct ct_ops {
     ct_status (*block_matmul)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                               const ct_matrix *w, int64_t blocks, const float *bias,
                               ct_err *err) CT_CHECK;
+    /* y[T,E] += the feed-forward of x[T,E], with the bits of matmul, gelu_mul and matmul one after
+     * another. `hidden` is room for 2 F floats for each token, T rounded up to 32. */
+    ct_status (*gelu_mlp)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                          const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
     /* x[t,:] = table[ids[t],:] * scale. Ids are valid. */
     void (*embed)(float *x, const int32_t *ids, int64_t tokens, const ct_matrix *table,
                   float scale);
@@ -116,8 +126,9 @@ typedef struct ct_ops {
     /* y = a * b and y += a. */
     void (*mul)(float *y, const float *a, const float *b, int64_t count);
     void (*add)(float *y, const float *a, int64_t count);
-    /* x = cap * tanh(x / cap). */
-    void (*soft_cap)(float *x, int64_t count, float cap);
+    /* y[r][i] = cap * tanh(x[r,i] / cap) for `count` columns of each row; cap 0: y[r][i] = x[r,i].
+     * y[r] may be x's row. */
+    void (*soft_cap)(float *const *y, const float *x, int64_t rows, int64_t count, float cap);
 
     /* Depthwise causal convolution of C taps: y[t,j] = bias[j] + sum_k w[j,k] x[t-C+1+k, j].
      * state[s] is row s's last C-1 inputs, [C-1, R] oldest first; read, then moved on. y is not x.
@@ -146,6 +157,10 @@ typedef struct ct_ops {
     void (*mask_heads)(float *x, const uint8_t *keep, int64_t tokens, int64_t heads,
                        int64_t head_dim);
 } ct_ops;
+
+/* ct_ops.gelu_mlp by the table's own products. */
+ct_status ct_mlp_by_parts(const ct_ops *ops, ct_op_ctx *ctx, float *y, const float *x,
+                          int64_t tokens, const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
 
 /* The scalar reference: the oracle of every other backend. */
 const ct_ops *ct_ops_ref(void);

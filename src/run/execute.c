@@ -1,14 +1,15 @@
-/* execute.c - runs a plan: prefill a group once, fork it for its members, decode all in a batch.
+/* execute.c - runs a plan: prefills the nodes of its tree, forks states, decodes cells in a batch.
  *
- * Rows join and leave: up to MAX_ROWS cells decode together, whatever their prompts; when rows end,
- * members of the next groups take their places. Prefill and decode are separate steps, so that
- * their times are known; prompts shorter than a chunk are prefilled together.
+ * The schedule says what comes next (schedule.h); here it is done. Rows join and leave: cells decode
+ * together whatever their prompts. Prefill and decode are separate steps, so that their times are
+ * known.
  *
- *   groups --prefill--> open groups (a leader that has fed nothing) --fork--> rows --> outbox
+ *   batches --prefill--> states of nodes --fork--> states of nodes below, rows --decode--> outbox
  *
  * A finished cell waits in the outbox for at most FLUSH_MS, or for the end of one step. Outcomes do
- * not depend on the batch (the engine's promise), so neither do they on where a run was
- * interrupted.
+ * not depend on the batch, nor on where a state was forked (the engine's promise), so neither do
+ * they on where a run was interrupted. All cells of a plan passed ct_request_check: making their
+ * jobs fails for what ends the run only, or with a cell's own logits.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,37 +20,28 @@
 #include "run/work.h"
 
 enum {
-    MAX_ROWS = 64,
-    MAX_OPEN = 16,        /* groups prefilled together */
-    PREFILL_TOKENS = 512, /* prompts are put together up to so many tokens: a chunk of the engine */
-    OUTBOX = 64,          /* cells in one transaction */
+    OUTBOX = 64, /* cells in one transaction */
     FLUSH_MS = 200,
     PROGRESS_MS = 100,
 };
 
 typedef struct running_row {
     ct_job *job;
+    size_t node, item; /* of the plan */
     uint32_t cell;
     double prefill_ms, decode_ms;
 } running_row;
 
-/* A group whose leader has been prefilled. The leader is forked for the other members and becomes a
- * row itself when none of them waits any more. */
-typedef struct open_group {
-    ct_job *leader;
-    uint32_t leader_cell;
-    size_t next, end;  /* members that wait, in plan->items */
-    double prefill_ms; /* a member's share */
-} open_group;
-
 typedef struct runner {
     ct_work *work;
     const ct_plan *plan;
+    ct_schedule schedule;
     ct_session *session;
-    size_t next_group, n_refused;
-    open_group open[MAX_OPEN];
-    size_t n_open;
-    running_row rows[MAX_ROWS];
+    size_t n_refused;
+    ct_job **states;    /* by node; NULL: not prefilled yet, or gone on from */
+    double *prefill_ms; /* by node: an item's share of it and of those above */
+    running_row *rows;
+    ct_job **row_jobs;
     size_t n_rows;
 
     ct_cell outbox[OUTBOX];
@@ -248,93 +240,70 @@ static ct_status step(runner *r, ct_job *const *jobs, size_t n, double *ms, ct_e
     return st;
 }
 
-/* Makes the first member of a group that can be made its leader; those before it have failed.
- * *leader is NULL if none could. */
-static ct_status make_leader(runner *r, const ct_plan_group *group, open_group *out, ct_err *err)
-{
-    *out = (open_group){.next = group->begin, .end = group->begin + group->count};
-    while (out->next < out->end) {
-        uint32_t cell = r->plan->items[out->next++].cell;
-        ct_generate_request request;
-        ct_err why = {0};
-        ct_work_request(r->work, cell, &request);
-        ct_status st = ct_job_new(r->work->model, &request, &out->leader, &why);
-        if (st == CT_OK) {
-            out->leader_cell = cell;
-            return CT_OK;
-        }
-        out->leader = NULL;
-        if (ends_run(st)) {
-            *err = why;
-            return st;
-        }
-        st = post_failed(r, cell, why.text, err);
-        if (st != CT_OK) return st;
-    }
-    return CT_OK;
-}
+/* ---- prefill --------------------------------------------------------------------------------- */
 
-/* Prefills the next groups: one long prompt, or several short ones together. */
-static ct_status open_groups(runner *r, ct_err *err)
+/* Makes the job that prefills the node, at the node's begin, and has it stop at its end. */
+static ct_status start_node(runner *r, size_t index, ct_err *err)
 {
     ct_status st = CT_OK;
-    int64_t tokens = 0, chunk = 0;
-    double total_ms = 0;
-    while (r->n_open < MAX_OPEN && r->next_group < r->plan->n_groups && chunk < PREFILL_TOKENS) {
-        const ct_plan_group *group = &r->plan->groups[r->next_group];
-        int64_t n = r->plan->items[group->begin].prompt_tokens;
-        if (chunk > 0 && chunk + n > PREFILL_TOKENS) break;
-        r->next_group++;
-        CT_TRY(make_leader(r, group, &r->open[r->n_open], err));
-        if (!r->open[r->n_open].leader) continue;
-        r->n_open++;
-        chunk += n;
-        tokens += n;
+    const ct_plan_node *node = &r->plan->nodes[index];
+    const ct_plan_item *leader = &r->plan->items[node->first_item + node->n_items - 1];
+    ct_job **parent = node->parent == CT_PLAN_NONE ? NULL : &r->states[node->parent];
+    ct_generate_request request;
+    ct_work_request(r->work, leader->cell, &request);
+    if (!parent) {
+        CT_TRY(ct_job_new(r->work->model, &request, &r->states[index], err));
+    } else if (node->in_place) { /* the parent's leader is this node's */
+        r->states[index] = *parent;
+        *parent = NULL;
+    } else {
+        CT_TRY(ct_job_fork(*parent, &request, &r->states[index], err));
+    }
+    CT_TRY(ct_job_pause_at(r->states[index], node->n_children > 0 ? node->end : INT64_MAX, err));
+done:
+    return st;
+}
+
+static ct_status prefill_batch(runner *r, const ct_plan_batch *batch, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_job *jobs[CT_PLAN_TOGETHER];
+    const ct_plan_node *nodes = r->plan->nodes + batch->first;
+    double ms, total_ms = 0;
+    int64_t tokens = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        CT_TRY(start_node(r, batch->first + i, err));
+        tokens += nodes[i].end - nodes[i].begin;
     }
     for (;;) {
-        ct_job *jobs[MAX_OPEN];
         size_t n = 0;
-        double ms;
-        for (size_t i = 0; i < r->n_open; i++)
-            if (ct_job_get_state(r->open[i].leader) == CT_JOB_PREFILL)
-                jobs[n++] = r->open[i].leader;
+        for (size_t i = 0; i < batch->count; i++) {
+            ct_job *job = r->states[batch->first + i];
+            if (ct_job_position(job) < nodes[i].end) jobs[n++] = job;
+        }
         if (n == 0) break;
         CT_TRY(step(r, jobs, n, &ms, err));
         total_ms += ms;
     }
     r->tokens += tokens;
-    for (size_t i = 0; i < r->n_open; i++) {
-        open_group *g = &r->open[i];
-        double share = (double)r->plan->items[g->next - 1].prompt_tokens / (double)tokens;
-        g->prefill_ms = total_ms * share / (double)(g->end - g->next + 1);
+    for (size_t i = 0; i < batch->count; i++) {
+        const ct_plan_node *node = &nodes[i];
+        double above = node->parent == CT_PLAN_NONE ? 0 : r->prefill_ms[node->parent];
+        double share = tokens > 0 ? (double)(node->end - node->begin) / (double)tokens : 0;
+        r->prefill_ms[batch->first + i] = above + total_ms * share / (double)node->n_items;
     }
 done:
     return st;
 }
 
-/* Moves one waiting member of an open group to the rows; the leader last. */
-static ct_status join_row(runner *r, ct_err *err)
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+/* Ends row i. */
+static void drop_row(runner *r, size_t i)
 {
-    open_group *g = &r->open[r->n_open - 1];
-    running_row row = {.prefill_ms = g->prefill_ms};
-    if (g->next == g->end) {
-        row.job = g->leader;
-        row.cell = g->leader_cell;
-        r->n_open--;
-    } else {
-        row.cell = r->plan->items[g->next++].cell;
-        ct_generate_request request;
-        ct_err why = {0};
-        ct_work_request(r->work, row.cell, &request);
-        ct_status st = ct_job_fork(g->leader, &request, &row.job, &why);
-        if (ends_run(st)) {
-            *err = why;
-            return st;
-        }
-        if (st != CT_OK) return post_failed(r, row.cell, why.text, err);
-    }
-    r->rows[r->n_rows++] = row;
-    return CT_OK;
+    ct_schedule_leave(&r->schedule, r->rows[i].node, r->rows[i].item);
+    ct_job_free(r->rows[i].job);
+    r->rows[i] = r->rows[--r->n_rows];
 }
 
 /* Posts the rows that are done and closes the gaps. */
@@ -347,25 +316,63 @@ static ct_status leave_rows(runner *r, ct_err *err)
         }
         ct_status st = post_done(r, &r->rows[i], err);
         if (st != CT_OK) return st;
-        ct_job_free(r->rows[i].job);
-        r->rows[i] = r->rows[--r->n_rows];
+        drop_row(r, i);
     }
     return CT_OK;
 }
 
+/* Makes an item a row: a fork of its node's state, or, for the last one, that state itself. A job
+ * may be done with its first token. */
+static ct_status join_row(runner *r, const ct_schedule_task *task, ct_err *err)
+{
+    ct_status st = CT_OK;
+    running_row *row = &r->rows[r->n_rows++];
+    *row = (running_row){.node = task->node,
+                         .item = task->item,
+                         .cell = r->plan->items[task->item].cell,
+                         .prefill_ms = r->prefill_ms[task->node]};
+    if (task->in_place) {
+        row->job = r->states[task->node];
+        r->states[task->node] = NULL;
+        return leave_rows(r, err);
+    }
+    ct_generate_request request;
+    ct_err why = {0};
+    ct_work_request(r->work, row->cell, &request);
+    st = ct_job_fork(r->states[task->node], &request, &row->job, &why);
+    if (st == CT_OK) return leave_rows(r, err);
+    if (ends_run(st)) *err = why;
+    else st = post_failed(r, row->cell, why.text, err);
+    drop_row(r, r->n_rows - 1);
+    return st;
+}
+
 static ct_status decode_step(runner *r, ct_err *err)
 {
-    ct_job *jobs[MAX_ROWS];
     double ms;
-    for (size_t i = 0; i < r->n_rows; i++) jobs[i] = r->rows[i].job;
-    ct_status st = step(r, jobs, r->n_rows, &ms, err);
+    for (size_t i = 0; i < r->n_rows; i++) r->row_jobs[i] = r->rows[i].job;
+    ct_status st = step(r, r->row_jobs, r->n_rows, &ms, err);
     if (st != CT_OK) return st;
     for (size_t i = 0; i < r->n_rows; i++) r->rows[i].decode_ms += ms / (double)r->n_rows;
     r->tokens += (int64_t)r->n_rows;
-    return CT_OK;
+    return leave_rows(r, err);
 }
 
-ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const uint32_t *refused,
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+static ct_status make_room(runner *r, ct_err *err)
+{
+    size_t nodes = r->plan->n_nodes + 1, rows = r->plan->limits.rows;
+    r->states = calloc(nodes, sizeof *r->states);
+    r->prefill_ms = calloc(nodes, sizeof *r->prefill_ms);
+    r->rows = calloc(rows, sizeof *r->rows);
+    r->row_jobs = calloc(rows, sizeof(ct_job *));
+    if (!r->states || !r->prefill_ms || !r->rows || !r->row_jobs)
+        return ct_fail_memory(err, "run", nodes * sizeof *r->prefill_ms + rows * sizeof *r->rows);
+    return ct_schedule_init(&r->schedule, r->plan, err);
+}
+
+ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const ct_refused *refused,
                           size_t n_refused, ct_err *err)
 {
     ct_status st;
@@ -374,20 +381,27 @@ ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const uint32_t *re
     r->work = work;
     r->plan = plan;
     r->n_refused = n_refused;
+    CT_TRY(make_room(r, err));
     show_progress(r, true);
     for (size_t i = 0; i < n_refused; i++)
-        CT_TRY(post_failed(r, refused[i], ct_work_refusal(work, refused[i]), err));
+        CT_TRY(post_failed(r, refused[i].cell, refused[i].why, err));
     CT_TRY(ct_session_new(work->model, &r->session, err));
-    for (;;) {
-        while (r->n_rows < MAX_ROWS) {
-            if (r->n_open > 0) CT_TRY(join_row(r, err));
-            else if (r->next_group < plan->n_groups) CT_TRY(open_groups(r, err));
-            else break;
+    for (bool more = true; more;) {
+        ct_schedule_task task = ct_schedule_next(&r->schedule);
+        switch (task.what) {
+        case CT_DO_PREFILL:
+            CT_TRY(prefill_batch(r, &plan->batches[task.batch], err));
+            break;
+        case CT_DO_JOIN:
+            CT_TRY(join_row(r, &task, err));
+            break;
+        case CT_DO_DECODE:
+            CT_TRY(decode_step(r, err));
+            break;
+        case CT_DO_END:
+            more = false;
         }
-        CT_TRY(leave_rows(r, err)); /* a job may be done with its first token */
-        CT_TRY(flush_if_due(r, err));
-        if (r->n_rows > 0) CT_TRY(decode_step(r, err));
-        else if (r->n_open == 0 && r->next_group == plan->n_groups) break;
+        CT_TRY(flush_if_due(r, err)); /* what has ended must not wait for the next step */
     }
 done:
     /* What is finished is kept, however the run ends; the first error is the one reported. */
@@ -402,7 +416,12 @@ done:
     show_progress(r, true);
     drop_outbox(r);
     for (size_t i = 0; i < r->n_rows; i++) ct_job_free(r->rows[i].job);
-    for (size_t i = 0; i < r->n_open; i++) ct_job_free(r->open[i].leader);
+    for (size_t i = 0; r->states && i < plan->n_nodes; i++) ct_job_free(r->states[i]);
+    free(r->states);
+    free(r->prefill_ms);
+    free(r->rows);
+    free(r->row_jobs);
+    ct_schedule_clear(&r->schedule);
     ct_session_free(r->session);
     free(r);
     return st;

@@ -1,4 +1,5 @@
-/* lookup.c - where a study's model and haystack are, and what machine this is. See work.h. */
+/* lookup.c - where a study's model and haystack are, what machine this is, and how much of its memory
+ * is free. See work.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,6 +113,18 @@ ct_status ct_study_niah_options(const ct_study *study, ct_niah_options *out, ct_
         .buffer = study->buffer,
     };
     return CT_OK;
+}
+
+int64_t ct_memory_free(void)
+{
+    long long kib = -1;
+    char line[256];
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && kib < 0 && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %lld kB", &kib) != 1) kib = -1;
+    if (f) fclose(f);
+    if (kib >= 0) return (int64_t)kib * 1024;
+    return (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
 }
 
 char *ct_machine(ct_err *err)

@@ -1,7 +1,7 @@
 /* work.h - what one execution of a study holds, shared by the files of run/.
  *
  * Owns the step from a cell of the grid to a request of the engine, and the cell's key. run.c makes
- * it, plan.c orders it, execute.c runs it.
+ * it, plan.c arranges it, execute.c runs it.
  */
 #ifndef CT_RUN_WORK_H
 #define CT_RUN_WORK_H
@@ -10,7 +10,7 @@
 
 #include "base/hash.h"
 #include "run/grid.h"
-#include "run/plan.h"
+#include "run/schedule.h"
 #include "run/study.h"
 #include "store/store.h"
 #include "task/niah.h"
@@ -51,12 +51,20 @@ void ct_work_cell(const ct_work *work, uint32_t cell, ct_cell *out);
 /* True if the caller asked to stop. */
 bool ct_work_stopped(const ct_work *work);
 
+/* A cell that is stored as failed without being run. */
+typedef struct ct_refused {
+    uint32_t cell;
+    char *why;
+} ct_refused;
+
 /* Runs the plan's cells and stores them with those of `refused`, which only have an error. Ends
  * early with CT_ERR_INTERRUPTED, or when the engine or the store fails; what is finished is stored
  * in every case. Fills result->done, failed and first_error. */
-ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const uint32_t *refused,
+ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const ct_refused *refused,
                           size_t n_refused, ct_err *err) CT_CHECK;
 
+/* Bytes of memory that the machine has free (those of files in its cache are). */
+int64_t ct_memory_free(void);
 /* CPU model, cores and kernel in one line. The caller frees; NULL if out of memory. */
 char *ct_machine(ct_err *err);
 

@@ -1,4 +1,5 @@
-# test_resume.sh - a run that is cut by --limit and by Ctrl-C ends with the outcomes of an uninterrupted one.
+# test_resume.sh - a run that is cut by --limit and by Ctrl-C, or has little memory, ends with the outcomes of an
+# uninterrupted one that has enough.
 . "$(dirname "$0")/check.sh"
 . "$(dirname "$0")/study.sh"
 run() {
@@ -8,10 +9,22 @@ run() {
 run --out "$tmp/dry" --dry-run >"$tmp/plan" 2>"$tmp/err" || fail "dry run: $(cat "$tmp/err")"
 grep -q '420' "$tmp/plan" || fail "the plan does not count 420 cells: $(cat "$tmp/plan")"
 [ -e "$tmp/dry" ] && fail 'a dry run wrote something'
+awk 'length > 80 {exit 1}' "$tmp/plan" || fail "the plan is wider than 80 columns: $(cat "$tmp/plan")"
+tokens() {
+    sed -nE 's/^ +([0-9]+) as planned.*/\1/p' "$1"
+}
+run --out "$tmp/dry" --dry-run --memory 160K >"$tmp/little" 2>"$tmp/err" || fail "little memory: $(cat "$tmp/err")"
+[ "$(tokens "$tmp/plan")" -lt "$(tokens "$tmp/little")" ] ||
+    fail "little memory changed nothing: $(cat "$tmp/plan" "$tmp/little")"
+expect 1 'expected room for the state of one sequence' run --out "$tmp/dry" --dry-run --memory 1K
 
 run --out "$tmp/whole" >"$tmp/log" 2>"$tmp/err" || fail "uninterrupted run: $(cat "$tmp/err")"
 
-run --out "$tmp/cut" --limit 100 >/dev/null 2>"$tmp/err" || fail "limited run: $(cat "$tmp/err")"
+run --out "$tmp/tight" --memory 160K >/dev/null 2>"$tmp/err" || fail "little memory: $(cat "$tmp/err")"
+same "$tmp/whole" "$tmp/tight"
+rm -r "$tmp/tight"
+
+run --out "$tmp/cut" --limit 100 --memory 250K >/dev/null 2>"$tmp/err" || fail "limited run: $(cat "$tmp/err")"
 [ "$(outcomes "$tmp/cut" | wc -l)" = 100 ] || fail '--limit 100 did not store 100 cells'
 
 # Not through run(): $! must be the program itself, not a shell around it.

@@ -18,6 +18,9 @@ expect 2 'expected MODEL' "$cortado" inspect
 expect 2 'unexpected argument "b"' "$cortado" inspect a b
 expect 2 'expected FILE...' "$cortado" score --needle x
 expect 2 'expected -m MODEL or --tokenizer DIR' "$cortado" tokenize
+for size in 5X 1.5G -1 0 G '' 9999999999G; do
+    expect 2 '--memory: expected bytes such as 500M or 4G' "$cortado" run x.yaml "--memory=$size"
+done
 expect 1 'nowhere' "$cortado" inspect "$tmp/nowhere"
 expect 1 'nowhere' "$cortado" run "$tmp/nowhere.yaml"
 

@@ -205,7 +205,10 @@ static inline ct_job *golden_fork(const ct_model *model, ct_session *session,
     ct_err err = {0};
     ct_job *job = NULL;
     size_t i = 0;
-    while (i < shared->n && !ct_request_same_prefill(&shared->requests[i]->request, &g->request))
+    int64_t whole = ct_request_prefill_count(&g->request);
+    while (i < shared->n && (ct_request_shared_prefill(model, &shared->requests[i]->request,
+                                                       &g->request, NULL) != whole ||
+                             ct_request_prefill_count(&shared->requests[i]->request) != whole))
         i++;
     if (i == shared->n) {
         assert_true(i < GOLDEN_PREFILLS);

@@ -11,7 +11,7 @@
 
 enum {
     CT_ATTN_TILE = 48,                 /* (token, head) pairs that an attention task works on */
-    CT_PACKED_FLOATS = 4 * 32 * 256,   /* weights that a thread of a product holds transposed */
+    CT_PACKED_FLOATS = 4 * 32 * 256,   /* what a thread of a product packs: weights, sums */
     CT_PARALLEL_PRODUCTS = 128 * 1024, /* multiplications from which a product uses all threads */
 };
 
@@ -30,6 +30,11 @@ bool ct_amx_usable(void);
 ct_status ct_amx_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                         const ct_matrix *w, const float *bias, bool accumulate,
                         ct_err *err) CT_CHECK;
+
+/* ct_ops.gelu_mlp of the amx table: the hidden units go from the first products into the second as
+ * bf16 tiles. */
+ct_status ct_amx_gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                          const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
 
 /* Floats of scratch that one thread of attention needs; a multiple of 16. */
 size_t ct_attn_scratch_floats(int64_t head_dim);

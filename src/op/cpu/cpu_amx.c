@@ -1,4 +1,5 @@
-/* cpu_amx.c - y = x w^T in bf16 on the tile unit (AMX): the product of the table "cpu-amx".
+/* cpu_amx.c - y = x w^T in bf16 on the tile unit (AMX), and the gated feed-forward made of it: the
+ * products of the table "cpu-amx".
  *
  * It computes y^T = w x^T. A tile product takes 16 rows of one operand as they lie, 32 of k each:
  * w, where it is in the mapped file; and 16 rows of the other packed, pairs (k, k + 1) of the 16
@@ -17,12 +18,14 @@
 #include "op/cpu/vec.h"
 
 enum {
-    TILE = 16,        /* rows of a tile */
-    STEP = 32,        /* k of a tile: 64 bytes of bf16 */
-    TILE_WORDS = 512, /* bf16 of a tile: 1 KiB */
-    PANEL = 32,       /* rows of w of a task: two tiles */
-    DEPTH = 512,      /* k of a pass: 32 rows of w then stay in first-level cache */
-    MAX_TOKENS = 128, /* of a task: its part of x stays in second-level cache */
+    TILE = 16,         /* rows of a tile */
+    STEP = 32,         /* k of a tile: 64 bytes of bf16 */
+    TILE_WORDS = 512,  /* bf16 of a tile: 1 KiB */
+    PANEL = 32,        /* rows of w of a task: two tiles */
+    DEPTH = 1024,      /* k of a pass: 32 rows of w take 64 KiB of the second-level cache */
+    MAX_TOKENS = 512,  /* of a task, fewer where K is long: */
+    X_BYTES = 3 << 19, /* its part of x stays in second-level cache while all panels pass by */
+    AHEAD_TOKENS = 64, /* up to so many the rows of w come in order and fast enough by themselves */
     THREAD_BYTES = PANEL * DEPTH * 2 + PANEL * MAX_TOKENS * 4,
 };
 _Static_assert((int)THREAD_BYTES <= (int)CT_PACKED_FLOATS * 4, "scratch of a product's thread");
@@ -96,64 +99,145 @@ static inline void pack_tiles(uint16_t *tiles, const void *data, ct_dtype dtype,
     }
 }
 
-/* Tiles of up to 32 rows: tile (step, half) is at base + step * per_step + half * per_half bytes,
- * its rows `stride` bytes apart; any alignment. Packed ones lie in the order of their use. */
+/* Tiles of up to 32 rows: tile (step, half) is at half[.] + step * per_step bytes, its rows `stride`
+ * bytes apart; any alignment. Packed ones lie in the order of their use. */
 typedef struct operand {
-    const char *base;
-    int64_t per_step, per_half, stride;
+    const char *half[2];
+    int64_t per_step, stride;
 } operand;
 
-enum { TILE_BYTES = TILE_WORDS * 2, ROW_BYTES = STEP * 2 };
+enum { TILE_BYTES = TILE_WORDS * 2, ROW_BYTES = STEP * 2, SUM = TILE * TILE };
 
 static operand packed_operand(const uint16_t *tiles)
 {
-    return (operand){(const char *)tiles, 2 * TILE_BYTES, TILE_BYTES, ROW_BYTES};
+    const char *base = (const char *)tiles;
+    return (operand){{base, base + TILE_BYTES}, 2 * TILE_BYTES, ROW_BYTES};
+}
+
+/* Rows that the thread will need next, fetched from memory line by line while it computes. */
+typedef struct ahead {
+    const char *base;
+    int64_t row_bytes, rows, row, at; /* the next line is at base + row * row_bytes + at */
+    int64_t per_step;                 /* lines for each step of 32 k */
+} ahead;
+
+static inline void fetch_ahead(ahead *next)
+{
+    for (int64_t i = 0; i < next->per_step && next->row < next->rows; i++) {
+        _mm_prefetch(next->base + next->row * next->row_bytes + next->at, _MM_HINT_T1);
+        next->at += 64;
+        if (next->at >= next->row_bytes) next->at = 0, next->row++;
+    }
+}
+
+/* `rows` rows from base on, to be spread over a task of `count` tokens and `cols` of k. */
+static ahead ahead_of(const char *base, int64_t rows, int64_t row_bytes, int64_t cols,
+                      int64_t count)
+{
+    int64_t lines = rows * ((row_bytes + 63) / 64);
+    int64_t pairs = count > PANEL ? (count + PANEL - 1) / PANEL : 1;
+    int64_t steps = (cols + STEP - 1) / STEP * pairs;
+    return (ahead){.base = base,
+                   .row_bytes = row_bytes,
+                   .rows = rows,
+                   .per_step = lines > 0 && count > AHEAD_TOKENS ? (lines + steps - 1) / steps : 0};
 }
 
 /* The sums of 32 rows of a with 16 or 32 of b: sum[half of b][half of a] are tiles [16 of a, 16 of
  * b]. `resume`: the chains go on from what sum holds. */
 static void multiply(float *sum, const operand *a, const operand *b, int64_t b_rows, int64_t steps,
-                     bool resume)
+                     bool resume, ahead *next)
 {
     if (resume) {
         _tile_loadd(0, sum, 64);
-        _tile_loadd(1, sum + 256, 64);
+        _tile_loadd(1, sum + SUM, 64);
     } else {
         _tile_zero(0);
         _tile_zero(1);
     }
     if (b_rows <= TILE) {
         for (int64_t s = 0; s < steps; s++) {
-            _tile_loadd(4, a->base + s * a->per_step, a->stride);
-            _tile_loadd(6, b->base + s * b->per_step, b->stride);
-            _tile_loadd(5, a->base + s * a->per_step + a->per_half, a->stride);
+            _tile_loadd(4, a->half[0] + s * a->per_step, a->stride);
+            _tile_loadd(6, b->half[0] + s * b->per_step, b->stride);
+            _tile_loadd(5, a->half[1] + s * a->per_step, a->stride);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 5, 6);
+            fetch_ahead(next);
         }
     } else {
         if (resume) {
-            _tile_loadd(2, sum + 512, 64);
-            _tile_loadd(3, sum + 768, 64);
+            _tile_loadd(2, sum + 2 * SUM, 64);
+            _tile_loadd(3, sum + 3 * SUM, 64);
         } else {
             _tile_zero(2);
             _tile_zero(3);
         }
         for (int64_t s = 0; s < steps; s++) {
-            _tile_loadd(4, a->base + s * a->per_step, a->stride);
-            _tile_loadd(6, b->base + s * b->per_step, b->stride);
-            _tile_loadd(5, a->base + s * a->per_step + a->per_half, a->stride);
+            _tile_loadd(4, a->half[0] + s * a->per_step, a->stride);
+            _tile_loadd(6, b->half[0] + s * b->per_step, b->stride);
+            _tile_loadd(5, a->half[1] + s * a->per_step, a->stride);
             _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, b->base + s * b->per_step + b->per_half, b->stride);
+            _tile_loadd(7, b->half[1] + s * b->per_step, b->stride);
             _tile_dpbf16ps(1, 5, 6);
             _tile_dpbf16ps(2, 4, 7);
             _tile_dpbf16ps(3, 5, 7);
+            fetch_ahead(next);
         }
-        _tile_stored(2, sum + 512, 64);
-        _tile_stored(3, sum + 768, 64);
+        _tile_stored(2, sum + 2 * SUM, 64);
+        _tile_stored(3, sum + 3 * SUM, 64);
     }
     _tile_stored(0, sum, 64);
-    _tile_stored(1, sum + 256, 64);
+    _tile_stored(1, sum + SUM, 64);
+    stores_done();
 }
+
+static int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* x as tiles of pairs: 32 tokens take `per_pair` words, each step of k two tiles of 16 tokens. */
+typedef struct packed {
+    uint16_t *tiles;
+    int64_t tokens, per_pair;
+} packed;
+
+static int64_t pair_words(int64_t cols)
+{
+    return (cols + STEP - 1) / STEP * 2 * TILE_WORDS;
+}
+
+static operand packed_at(const packed *x, int64_t token, int64_t k)
+{
+    return packed_operand(x->tiles + token / PANEL * x->per_pair + k / STEP * 2 * TILE_WORDS);
+}
+
+/* Rounds x [tokens, cols] to bf16 tiles; called by all threads of a team. */
+static void pack_tokens(const packed *to, const float *x, int64_t cols)
+{
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < (to->tokens + TILE - 1) / TILE; i++)
+        pack_tiles(to->tiles + i / 2 * to->per_pair + i % 2 * TILE_WORDS, x, CT_F32, to->tokens,
+                   cols, i * TILE, 0, cols, true);
+}
+
+/* Tokens of a task: their part of x stays in second-level cache while the panels pass by. */
+static int64_t task_tokens(int64_t tokens, int64_t panels, int64_t cols, int threads)
+{
+    int64_t count = min_i64(MAX_TOKENS, X_BYTES / (cols * 2) / PANEL * PANEL);
+    if (count < 64 || panels < 2 * threads) count = 64;
+    return min_i64(count, (tokens + PANEL - 1) / PANEL * PANEL);
+}
+
+/* ---- y = x w^T ------------------------------------------------------------------------------- */
+
+typedef struct product {
+    float *y;
+    const ct_matrix *w;
+    const float *bias;
+    bool accumulate;
+    packed x;
+} product;
 
 /* y[token][row ...] = the transposed sum tile + bias + old. */
 static void put_tile(float *y, int64_t width, const float *sum, const float *bias, bool accumulate,
@@ -173,53 +257,84 @@ static void put_tile(float *y, int64_t width, const float *sum, const float *bia
         }
 }
 
-typedef struct product {
-    float *y;
-    const ct_matrix *w;
-    const float *bias;
-    bool accumulate;
-    const uint16_t *x_tiles; /* of all tokens, in pairs of tiles */
-} product;
-
-static int64_t min_i64(int64_t a, int64_t b)
+/* The 32 x 32 sums of rows [row, row + 32) and tokens [token, token + 32) to y. */
+static void put_sums(const product *p, const float *sum, int64_t row, int64_t token)
 {
-    return a < b ? a : b;
+    const ct_matrix *w = p->w;
+    for (int64_t t = 0; t < PANEL && token + t < p->x.tokens; t += TILE)
+        for (int64_t n = 0; n < PANEL && row + n < w->rows; n += TILE)
+            put_tile(p->y + (token + t) * w->rows + row + n, w->rows, sum + (t * 2 + n) * TILE,
+                     p->bias ? p->bias + row + n : NULL, p->accumulate,
+                     min_i64(TILE, p->x.tokens - token - t), min_i64(TILE, w->rows - row - n));
 }
 
 /* Rows [row, row + 32) of w with tokens [token, token + count). */
 static void product_task(const product *p, int64_t row, int64_t token, int64_t count, char *room)
 {
     const ct_matrix *w = p->w;
-    int64_t rows = min_i64(PANEL, w->rows - row);
-    int64_t per_pair = (w->cols + STEP - 1) / STEP * 2 * TILE_WORDS; /* of x: from 32 tokens on */
-    uint16_t *packed = (uint16_t *)(void *)room;
+    uint16_t *tiles = (uint16_t *)(void *)room;
     float *sums = (float *)(void *)(room + PANEL * DEPTH * 2);
-    bool in_place = w->dtype == CT_BF16 && rows == PANEL && w->cols % STEP == 0;
+    int64_t row_bytes = w->cols * (int64_t)ct_dtype_bytes(w->dtype);
+    const char *first = (const char *)w->data + row * row_bytes;
+    bool in_place = w->dtype == CT_BF16 && row + PANEL <= w->rows && w->cols % STEP == 0;
+    ahead next = ahead_of(first + PANEL * row_bytes, min_i64(PANEL, w->rows - row - PANEL),
+                          row_bytes, w->cols, count);
 
     for (int64_t k = 0; k < w->cols; k += DEPTH) {
         int64_t end = min_i64(w->cols, k + DEPTH), steps = (end - k + STEP - 1) / STEP;
-        operand of_w = packed_operand(packed);
+        operand of_w = packed_operand(tiles);
         if (in_place) {
-            int64_t row_bytes = w->cols * 2;
-            of_w = (operand){(const char *)w->data + row * row_bytes + k * 2, ROW_BYTES,
-                             TILE * row_bytes, row_bytes};
+            of_w =
+                (operand){{first + k * 2, first + TILE * row_bytes + k * 2}, ROW_BYTES, row_bytes};
         } else {
-            pack_tiles(packed, w->data, w->dtype, w->rows, w->cols, row, k, end, false);
-            pack_tiles(packed + TILE_WORDS, w->data, w->dtype, w->rows, w->cols, row + TILE, k, end,
-                       false);
+            for (int half = 0; half < 2; half++)
+                pack_tiles(tiles + half * TILE_WORDS, w->data, w->dtype, w->rows, w->cols,
+                           row + half * TILE, k, end, false);
+            stores_done();
         }
-        stores_done();
-        for (int64_t t = 0; t < count; t += 2 * TILE) {
-            operand of_x = packed_operand(p->x_tiles + (token + t) / PANEL * per_pair +
-                                          k / STEP * 2 * TILE_WORDS);
-            multiply(sums + t * PANEL, &of_w, &of_x, count - t, steps, k > 0);
+        for (int64_t t = 0; t < count; t += PANEL) {
+            float *sum = sums + (w->cols > DEPTH ? t * PANEL : 0);
+            operand of_x = packed_at(&p->x, token + t, k);
+            multiply(sum, &of_w, &of_x, count - t, steps, k > 0, &next);
+            if (end == w->cols) put_sums(p, sum, row, token + t);
         }
     }
-    for (int64_t t = 0; t < count; t += TILE)
-        for (int64_t n = 0; n < rows; n += TILE)
-            put_tile(p->y + (token + t) * w->rows + row + n, w->rows, sums + t * PANEL + n * TILE,
-                     p->bias ? p->bias + row + n : NULL, p->accumulate, min_i64(TILE, count - t),
-                     min_i64(TILE, rows - n));
+}
+
+/* All tasks of a product; called by all threads of a team whose tiles are configured. */
+static void run_product(const product *p, int threads, char *rooms)
+{
+    int64_t panels = (p->w->rows + PANEL - 1) / PANEL;
+    int64_t count = task_tokens(p->x.tokens, panels, p->w->cols, threads);
+    for (int64_t token = 0; token < p->x.tokens; token += count)
+#pragma omp for schedule(static) nowait
+        for (int64_t panel = 0; panel < panels; panel++)
+            product_task(p, panel * PANEL, token, min_i64(count, p->x.tokens - token),
+                         rooms + omp_get_thread_num() * THREAD_BYTES);
+#pragma omp barrier
+}
+
+/* How a call uses its scratch: x's tiles, then a room for each thread. */
+typedef struct plan {
+    uint16_t *x_tiles;
+    char *rooms;
+    int threads;
+} plan;
+
+static ct_status plan_scratch(const ct_op_ctx *ctx, int64_t tokens, int64_t cols, int64_t work,
+                              plan *out, ct_err *err)
+{
+    int64_t x_bytes = (tokens + PANEL - 1) / PANEL * pair_words(cols) * 2;
+    uintptr_t start = ((uintptr_t)ctx->scratch + 63) & ~(uintptr_t)63;
+    int64_t room = (int64_t)ctx->scratch_bytes - (int64_t)(start - (uintptr_t)ctx->scratch);
+    int threads = (int)min_i64(omp_get_max_threads(), (room - x_bytes) / THREAD_BYTES);
+    if (threads < 1)
+        return ct_fail(err, CT_ERR_LIMIT, "matmul: expected %lld bytes of scratch, got %zu",
+                       (long long)(x_bytes + THREAD_BYTES + 64), ctx->scratch_bytes);
+    /* Tile products are some ten times faster than f32: more work until threads pay. */
+    if (work < 8 * CT_PARALLEL_PRODUCTS) threads = 1;
+    *out = (plan){(uint16_t *)start, (char *)start + x_bytes, threads};
+    return CT_OK;
 }
 
 ct_status ct_amx_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
@@ -227,38 +342,107 @@ ct_status ct_amx_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
 {
     if (ctx->compute != CT_COMPUTE_BF16)
         return ct_ops_cpu_avx512()->matmul(ctx, y, x, tokens, w, bias, accumulate, err);
-
-    int64_t pairs = (tokens + PANEL - 1) / PANEL;
-    int64_t per_pair = (w->cols + STEP - 1) / STEP * 2 * TILE_WORDS;
-    uintptr_t start = ((uintptr_t)ctx->scratch + 63) & ~(uintptr_t)63;
-    int64_t room = (int64_t)ctx->scratch_bytes - (int64_t)(start - (uintptr_t)ctx->scratch);
-    int threads = (int)min_i64(omp_get_max_threads(), (room - pairs * per_pair * 2) / THREAD_BYTES);
-    if (threads < 1)
-        return ct_fail(err, CT_ERR_LIMIT, "matmul: expected %lld bytes of scratch, got %zu",
-                       (long long)(pairs * per_pair * 2 + THREAD_BYTES + 64), ctx->scratch_bytes);
-    uint16_t *x_tiles = (uint16_t *)start;
-    char *rooms = (char *)(x_tiles + pairs * per_pair);
-
-    /* Tile products are some ten times faster than f32: more work until threads pay. */
-    if (tokens * w->cols * w->rows < 8 * CT_PARALLEL_PRODUCTS) threads = 1;
-    int64_t panels = (w->rows + PANEL - 1) / PANEL;
-    int64_t count = panels < 2 * threads ? 64 : MAX_TOKENS;
-    int64_t cuts = (tokens + count - 1) / count;
-    product p = {y, w, bias, accumulate, x_tiles};
-
-#pragma omp parallel num_threads(threads) if (threads > 1)
+    plan use;
+    ct_status st = plan_scratch(ctx, tokens, w->cols, tokens * w->cols * w->rows, &use, err);
+    if (st != CT_OK) return st;
+    product p = {y, w, bias, accumulate, {use.x_tiles, tokens, pair_words(w->cols)}};
+#pragma omp parallel num_threads(use.threads) if (use.threads > 1)
     {
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < 2 * pairs; i++)
-            pack_tiles(x_tiles + i / 2 * per_pair + i % 2 * TILE_WORDS, x, CT_F32, tokens, w->cols,
-                       i * TILE, 0, w->cols, true);
+        pack_tokens(&p.x, x, w->cols);
         configure_tiles();
-#pragma omp for schedule(static)
-        for (int64_t task = 0; task < panels * cuts; task++) {
-            int64_t token = task / panels * count;
-            product_task(&p, task % panels * PANEL, token, min_i64(count, tokens - token),
-                         rooms + omp_get_thread_num() * THREAD_BYTES);
+        run_product(&p, use.threads, use.rooms);
+        _tile_release();
+    }
+    return CT_OK;
+}
+
+/* ---- the gated feed-forward ------------------------------------------------------------------ */
+
+typedef struct gated {
+    const ct_mlp *mlp;
+    packed x, hidden; /* hidden: what `down` takes, rounded to bf16 */
+} gated;
+
+/* From the sums of 16 rows of gate and up with 32 tokens: hidden units [row, row + 16), rounded, as
+ * tile rows of pairs. Rows of the sums are hidden units already, so nothing is transposed. */
+static void put_hidden(const gated *g, const float *sum, int64_t row, int64_t token)
+{
+    static const uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                       21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                       11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    __m512i side_by_side = _mm512_loadu_si512(order);
+    uint16_t *tiles = g->hidden.tiles + token / PANEL * g->hidden.per_pair +
+                      row / STEP * 2 * TILE_WORDS + row % STEP * TILE;
+    for (int half = 0; half < 2 && token + half * TILE < g->x.tokens; half++, sum += 2 * SUM)
+        for (int i = 0; i < TILE; i += 2) {
+            vf h[2];
+            for (int j = 0; j < 2; j++) {
+                vf gate = v_load(sum + (i + j) * TILE), up = v_load(sum + SUM + (i + j) * TILE);
+                if (g->mlp->gate_bias) gate = gate + g->mlp->gate_bias[row + i + j];
+                if (g->mlp->up_bias) up = up + g->mlp->up_bias[row + i + j];
+                h[j] = v_gelu(gate) * up;
+            }
+            __m512i v = (__m512i)round_pairs(h[0], h[1]);
+            _mm512_storeu_si512(tiles + half * TILE_WORDS + i * TILE,
+                                _mm512_permutexvar_epi16(side_by_side, v));
         }
+}
+
+/* Hidden units [row, row + 16) of tokens [token, token + count). */
+static void gated_task(const gated *g, int64_t row, int64_t token, int64_t count, char *room)
+{
+    const ct_matrix *gate = &g->mlp->gate, *up = &g->mlp->up;
+    float *sums = (float *)(void *)(room + PANEL * DEPTH * 2);
+    int64_t row_bytes = gate->cols * 2;
+    const char *first[2] = {(const char *)gate->data + row * row_bytes,
+                            (const char *)up->data + row * row_bytes};
+    int64_t left = min_i64(TILE, gate->rows - row - TILE);
+    ahead next[2] = {ahead_of(first[0] + TILE * row_bytes, left, row_bytes, gate->cols, count / 2),
+                     ahead_of(first[1] + TILE * row_bytes, left, row_bytes, gate->cols, count / 2)};
+    for (int64_t k = 0; k < gate->cols; k += DEPTH) {
+        int64_t end = min_i64(gate->cols, k + DEPTH);
+        operand of_w = {{first[0] + k * 2, first[1] + k * 2}, ROW_BYTES, row_bytes};
+        for (int64_t t = 0; t < count; t += PANEL) {
+            float *sum = sums + (gate->cols > DEPTH ? t * PANEL : 0);
+            operand of_x = packed_at(&g->x, token + t, k);
+            multiply(sum, &of_w, &of_x, count - t, (end - k) / STEP, k > 0,
+                     &next[next[0].row >= next[0].rows]);
+            if (end == gate->cols) put_hidden(g, sum, row, token + t);
+        }
+    }
+}
+
+ct_status ct_amx_gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                          const ct_mlp *mlp, float *hidden, ct_err *err)
+{
+    const ct_matrix *gate = &mlp->gate, *up = &mlp->up, *down = &mlp->down;
+    bool plain = gate->dtype == CT_BF16 && up->dtype == CT_BF16 && gate->cols % STEP == 0 &&
+                 gate->rows % STEP == 0;
+    if (ctx->compute != CT_COMPUTE_BF16 || !plain)
+        return ct_mlp_by_parts(ct_ops_cpu_amx(), ctx, y, x, tokens, mlp, hidden, err);
+    plan use;
+    ct_status st =
+        plan_scratch(ctx, tokens, gate->cols, 3 * tokens * gate->cols * gate->rows, &use, err);
+    if (st != CT_OK) return st;
+    /* bf16 for up to 31 tokens that are not there: what a tile beyond the last token is made of
+     * reaches no result, and `hidden` has room for it (see op.h). */
+    gated g = {mlp,
+               {use.x_tiles, tokens, pair_words(gate->cols)},
+               {(uint16_t *)(void *)hidden, tokens, pair_words(down->cols)}};
+    product p = {y, down, mlp->down_bias, true, g.hidden};
+    int64_t panels = gate->rows / TILE;
+    int64_t count = task_tokens(tokens, panels, gate->cols, use.threads);
+#pragma omp parallel num_threads(use.threads) if (use.threads > 1)
+    {
+        pack_tokens(&g.x, x, gate->cols);
+        configure_tiles();
+        for (int64_t token = 0; token < tokens; token += count)
+#pragma omp for schedule(static) nowait
+            for (int64_t panel = 0; panel < panels; panel++)
+                gated_task(&g, panel * TILE, token, min_i64(count, tokens - token),
+                           use.rooms + omp_get_thread_num() * THREAD_BYTES);
+#pragma omp barrier
+        run_product(&p, use.threads, use.rooms);
         _tile_release();
     }
     return CT_OK;
@@ -275,6 +459,12 @@ ct_status ct_amx_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
                         const ct_matrix *w, const float *bias, bool accumulate, ct_err *err)
 {
     return ct_ops_cpu_generic()->matmul(ctx, y, x, tokens, w, bias, accumulate, err);
+}
+
+ct_status ct_amx_gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                          const ct_mlp *mlp, float *hidden, ct_err *err)
+{
+    return ct_ops_cpu_generic()->gelu_mlp(ctx, y, x, tokens, mlp, hidden, err);
 }
 
 #endif

@@ -20,7 +20,8 @@ static ct_compute amx_choose_compute(ct_dtype stored)
 
 const ct_ops *ct_ops_cpu_amx(void)
 {
-    static const ct_ops ops = CT_OPS_TABLE(amx_class_name, amx_choose_compute, ct_amx_matmul);
+    static const ct_ops ops =
+        CT_OPS_TABLE(amx_class_name, amx_choose_compute, ct_amx_matmul, ct_amx_gelu_mlp);
     return &ops;
 }
 #else

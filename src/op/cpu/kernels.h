@@ -43,13 +43,6 @@ CT_INLINE int64_t min_i64(int64_t a, int64_t b)
         }                                                                                          \
     } while (0)
 
-/* gelu(v) = v sigmoid(2 u), the tanh form written with one exponential and no cancellation. */
-CT_INLINE vf v_gelu(vf v)
-{
-    vf u = v * v_fma(v * v, v_set1(0.0713548162726f), v_set1(1.59576912160573f));
-    return v * v_sigmoid(u);
-}
-
 static void gelu_mul(float *y, const float *a, const float *b, int64_t count)
 {
     if (b)
@@ -68,9 +61,18 @@ static void add(float *y, const float *a, int64_t count)
     CT_FOR_VECTORS(count, v_store_part(y + i, v_load_part(y + i, n) + v_load_part(a + i, n), n););
 }
 
-static void soft_cap(float *x, int64_t count, float cap)
+static void soft_cap(float *const *y, const float *x, int64_t rows, int64_t count, float cap)
 {
-    CT_FOR_VECTORS(count, v_store_part(x + i, v_tanh(v_load_part(x + i, n) / cap) * cap, n););
+    int64_t chunks = (count + CT_CHUNK - 1) / CT_CHUNK;
+#pragma omp parallel for schedule(static) if (rows * count >= CT_PARALLEL)
+    for (int64_t task = 0; task < rows * chunks; task++) {
+        int64_t r = task / chunks, end = min_i64(count, (task % chunks + 1) * CT_CHUNK);
+        for (int64_t i = task % chunks * CT_CHUNK; i < end; i += VL) {
+            int64_t n = min_i64(VL, end - i);
+            vf v = v_load_part(x + r * count + i, n);
+            v_store_part(y[r] + i, cap > 0 ? v_tanh(v / cap) * cap : v, n);
+        }
+    }
 }
 
 static void embed(float *x, const int32_t *ids, int64_t tokens, const ct_matrix *table, float scale)

@@ -20,7 +20,7 @@ enum {
     CT_DEPTH = 256,        /* K of a panel */
     CT_COLUMNS = 2 * VL,   /* N of a panel */
     CT_ROWS_OF_TILE = 12,  /* rows of x that stay in first-level cache while panels pass by */
-    CT_ROWS_OF_TASK = 480, /* packing a panel costs as much as 8 of its rows */
+    CT_ROWS_OF_TASK = 516, /* packing a panel costs as much as 8 of its rows */
     CT_PANELS_OF_TASK = 4, /* at most: packed together they stay in second-level cache */
 };
 
@@ -48,16 +48,39 @@ CT_INLINE void pack_panel(float *panel, const ct_matrix *w, ct_dtype dtype, int6
         }
 }
 
-/* c[0 .. rows)[0 .. columns) += x[0 .. rows)[0 .. depth) panel. */
-CT_INLINE void add_panel(float *c, int64_t ldc, const float *x, int64_t ldx, int64_t rows,
-                         const float *panel, int64_t columns, int64_t depth)
+/* Rows [row, row + rows) of x [.., cols] to tile[k][m], so that a step of k reads one line: rows of
+ * x lie a power of two apart and would meet in one set of the cache. */
+CT_INLINE void pack_rows(float *tile, const float *x, int64_t cols, int64_t rows, bool round_x)
+{
+    for (int64_t m = 0; m < rows; m += VL)
+        for (int64_t k = 0; k < cols; k += VL) {
+            int64_t count = min_i64(VL, cols - k), height = min_i64(VL, rows - m);
+            vf r[VL];
+            CT_UNROLL
+            for (int i = 0; i < VL; i++) {
+                r[i] = v_set1(0);
+                if (i < height) r[i] = v_load_part(x + (m + i) * cols + k, count);
+                if (round_x) r[i] = v_round_bf16(r[i]);
+            }
+            v_transpose(r);
+            CT_UNROLL
+            for (int i = 0; i < VL; i++)
+                if (i < count) v_store_part(tile + (k + i) * rows + m, r[i], height);
+        }
+}
+
+/* c[0 .. rows)[0 .. columns) += x[0 .. rows)[0 .. depth) panel; x as pack_rows has it. */
+CT_INLINE void add_panel(float *c, int64_t ldc, const float *x, int64_t rows, const float *panel,
+                         int64_t columns, int64_t depth)
 {
     if (columns == CT_COLUMNS) {
-        gemm(rows, CT_COLUMNS, depth, x, ldx, panel, CT_F32, CT_COLUMNS, c, ldc, GEMM_ADD);
+        gemm_strided(rows, CT_COLUMNS, depth, x, 1, rows, panel, CT_F32, CT_COLUMNS, c, ldc,
+                     GEMM_ADD);
         return;
     }
     float sum[CT_ROWS_OF_TILE * CT_COLUMNS]; /* at the right edge of y */
-    gemm(rows, CT_COLUMNS, depth, x, ldx, panel, CT_F32, CT_COLUMNS, sum, CT_COLUMNS, GEMM_SET);
+    gemm_strided(rows, CT_COLUMNS, depth, x, 1, rows, panel, CT_F32, CT_COLUMNS, sum, CT_COLUMNS,
+                 GEMM_SET);
     for (int64_t m = 0; m < rows; m++)
         for (int64_t n = 0; n < columns; n++) c[m * ldc + n] += sum[m * CT_COLUMNS + n];
 }
@@ -65,7 +88,7 @@ CT_INLINE void add_panel(float *c, int64_t ldc, const float *x, int64_t ldx, int
 /* What a task has of y: rows [row, row + rows), columns [column, column + columns). */
 typedef struct product {
     float *y;
-    const float *x, *bias;
+    const float *x, *bias; /* x: tiles of pack_rows */
     const ct_matrix *w;
     bool accumulate, round_w;
     int64_t row, rows, column, columns;
@@ -84,25 +107,24 @@ static void start_rows(const product *p, int64_t first, int64_t rows)
         }
 }
 
-static void product_task(const product *p, float *panels)
+/* A panel stays in first-level cache while all rows of x pass by. */
+static void product_task(const product *p, float *panel)
 {
     const ct_matrix *w = p->w;
     int64_t end = p->column + p->columns;
+    start_rows(p, p->row, p->rows);
     for (int64_t k = 0; k < w->cols; k += CT_DEPTH) {
         int64_t depth = min_i64(CT_DEPTH, w->cols - k);
-        for (int64_t n = p->column, i = 0; n < end; n += CT_COLUMNS, i++) {
-            float *panel = panels + i * CT_DEPTH * CT_COLUMNS;
+        for (int64_t n = p->column; n < end; n += CT_COLUMNS) {
             int64_t count = min_i64(CT_COLUMNS, end - n);
             if (w->dtype == CT_F32) pack_panel(panel, w, CT_F32, n, count, k, depth, p->round_w);
             else if (w->dtype == CT_BF16) pack_panel(panel, w, CT_BF16, n, count, k, depth, false);
             else pack_panel(panel, w, CT_F16, n, count, k, depth, p->round_w);
-        }
-        for (int64_t m = p->row; m < p->row + p->rows; m += CT_ROWS_OF_TILE) {
-            int64_t rows = min_i64(CT_ROWS_OF_TILE, p->row + p->rows - m);
-            if (k == 0) start_rows(p, m, rows);
-            for (int64_t n = p->column, i = 0; n < end; n += CT_COLUMNS, i++)
-                add_panel(p->y + m * w->rows + n, w->rows, p->x + m * w->cols + k, w->cols, rows,
-                          panels + i * CT_DEPTH * CT_COLUMNS, min_i64(CT_COLUMNS, end - n), depth);
+            for (int64_t m = p->row; m < p->row + p->rows; m += CT_ROWS_OF_TILE) {
+                int64_t rows = min_i64(CT_ROWS_OF_TILE, p->row + p->rows - m);
+                add_panel(p->y + m * w->rows + n, w->rows, p->x + m * w->cols + k * rows, rows,
+                          panel, count, depth);
+            }
         }
     }
 }
@@ -110,45 +132,50 @@ static void product_task(const product *p, float *panels)
 static ct_status matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                         const ct_matrix *w, const float *bias, bool accumulate, ct_err *err)
 {
-    enum { PACKED = CT_PANELS_OF_TASK * CT_COLUMNS * CT_DEPTH }; /* floats of a thread */
-    _Static_assert((int)PACKED <= (int)CT_PACKED_FLOATS,
+    enum { PANEL = CT_COLUMNS * CT_DEPTH }; /* floats of a thread */
+    _Static_assert((int)PANEL <= (int)CT_PACKED_FLOATS,
                    "the scratch of a product must hold its panels");
-    bool bf16 = ctx->compute == CT_COMPUTE_BF16;
+    bool bf16 = ctx->compute == CT_COMPUTE_BF16; /* no AMX here: its roundings, then f32 */
     int64_t room = (int64_t)(ctx->scratch_bytes / sizeof(float));
-    int64_t rounded = bf16 ? (tokens * w->cols + 15) / 16 * 16 : 0;
-    int threads = (int)min_i64(omp_get_max_threads(), (room - rounded) / PACKED);
+    int64_t packed = (tokens * w->cols + 15) / 16 * 16;
+    int threads = (int)min_i64(omp_get_max_threads(), (room - packed) / PANEL);
     if (threads < 1)
         return ct_fail(err, CT_ERR_LIMIT, "matmul: expected %lld bytes of scratch, got %zu",
-                       (long long)((rounded + PACKED) * 4), ctx->scratch_bytes);
-    float *panels = (float *)ctx->scratch + rounded;
-    if (bf16) { /* no AMX here: the same roundings, then f32 arithmetic */
-        float *into = ctx->scratch;
-        CT_FOR_VECTORS(tokens * w->cols,
-                       v_store_part(into + i, v_round_bf16(v_load_part(x + i, n)), n););
-        x = into;
-    }
+                       (long long)((packed + PANEL) * 4), ctx->scratch_bytes);
+    float *tiles = ctx->scratch, *panels = tiles + packed;
     if (tokens * w->cols * w->rows < CT_PARALLEL_PRODUCTS) threads = 1;
 
-    /* Tasks for all threads: fewer panels in each where the matrix is narrow, then fewer rows. */
+    /* Columns for all threads, fewer panels in a task where the matrix is narrow; where that is not
+     * enough the rows are cut as well. */
     int64_t all = (w->rows + CT_COLUMNS - 1) / CT_COLUMNS, of_task = all / (2 * threads);
     of_task = of_task < 1 ? 1 : min_i64(of_task, CT_PANELS_OF_TASK);
     int64_t groups = (all + of_task - 1) / of_task;
-    int64_t rows = groups < 2 * threads ? 8 * CT_ROWS_OF_TILE : CT_ROWS_OF_TASK;
-    int64_t cuts = (tokens + rows - 1) / rows;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t task = 0; task < cuts * groups; task++) {
-        int64_t row = task / groups * rows, column = task % groups * of_task * CT_COLUMNS;
-        product part = {.y = y,
-                        .x = x,
-                        .bias = bias,
-                        .w = w,
-                        .accumulate = accumulate,
-                        .round_w = bf16 && w->dtype != CT_BF16,
-                        .row = row,
-                        .rows = min_i64(rows, tokens - row),
-                        .column = column,
-                        .columns = min_i64(of_task * CT_COLUMNS, w->rows - column)};
-        product_task(&part, panels + (int64_t)omp_get_thread_num() * PACKED);
+    int64_t most = groups < 2 * threads ? 8 * CT_ROWS_OF_TILE : CT_ROWS_OF_TASK;
+    int64_t tiles_of_x = (tokens + CT_ROWS_OF_TILE - 1) / CT_ROWS_OF_TILE;
+    int64_t cuts = (tokens + most - 1) / most;
+    int64_t rows = (tiles_of_x + cuts - 1) / cuts * CT_ROWS_OF_TILE;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+#pragma omp for schedule(static)
+        for (int64_t m = 0; m < tokens; m += CT_ROWS_OF_TILE)
+            pack_rows(tiles + m * w->cols, x + m * w->cols, w->cols,
+                      min_i64(CT_ROWS_OF_TILE, tokens - m), bf16);
+#pragma omp for schedule(static) collapse(2)
+        for (int64_t group = 0; group < groups; group++)
+            for (int64_t row = 0; row < tokens; row += rows) {
+                int64_t column = group * of_task * CT_COLUMNS;
+                product part = {.y = y,
+                                .x = tiles,
+                                .bias = bias,
+                                .w = w,
+                                .accumulate = accumulate,
+                                .round_w = bf16 && w->dtype != CT_BF16,
+                                .row = row,
+                                .rows = min_i64(rows, tokens - row),
+                                .column = column,
+                                .columns = min_i64(of_task * CT_COLUMNS, w->rows - column)};
+                product_task(&part, panels + (int64_t)omp_get_thread_num() * PANEL);
+            }
     }
     return CT_OK;
 }

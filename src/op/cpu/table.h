@@ -4,6 +4,7 @@
 
 #include "op/cpu/attention.h"
 #include "op/cpu/kernels.h"
+#include "op/cpu/limit_loops.h"
 #include "op/cpu/matmul.h"
 
 #define CT_PASTE_(a, b)  a##b
@@ -23,20 +24,31 @@ static ct_compute choose_compute(ct_dtype stored)
     return CT_COMPUTE_F32;
 }
 
-#define CT_OPS_TABLE(class_name_, choose_compute_, matmul_)                                        \
+static ct_status gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                          const ct_mlp *mlp, float *hidden, ct_err *err)
+{
+    return ct_mlp_by_parts(CT_PASTE(ct_ops_cpu_, CT_ISA)(), ctx, y, x, tokens, mlp, hidden, err);
+}
+
+#define CT_OPS_TABLE(class_name_, choose_compute_, matmul_, mlp_)                                  \
     {                                                                                              \
         .name = "cpu", .class_name = class_name_, .choose_compute = choose_compute_,               \
         .scratch_bytes = ct_cpu_scratch_bytes, .matmul = matmul_, .block_matmul = block_matmul,    \
-        .embed = embed, .rms_norm = rms_norm, .gelu_mul = gelu_mul, .mul = mul, .add = add,        \
-        .soft_cap = soft_cap, .conv1d = conv1d, .rg_lru = rg_lru, .rope = rope,                    \
+        .gelu_mlp = mlp_, .embed = embed, .rms_norm = rms_norm, .gelu_mul = gelu_mul, .mul = mul,  \
+        .add = add, .soft_cap = soft_cap, .conv1d = conv1d, .rg_lru = rg_lru, .rope = rope,        \
         .attention = attention, .select_heads = ct_ref_select_heads,                               \
         .mask_heads = ct_ref_mask_heads,                                                           \
     }
 
 const ct_ops *CT_PASTE(ct_ops_cpu_, CT_ISA)(void)
 {
-    static const ct_ops ops = CT_OPS_TABLE(class_name, choose_compute, matmul);
+    static const ct_ops ops = CT_OPS_TABLE(class_name, choose_compute, matmul, gelu_mlp);
     return &ops;
+}
+
+ct_limit_loops CT_PASTE(ct_limit_loops_, CT_ISA)(void)
+{
+    return (ct_limit_loops){.read = limit_read, .fma_f32 = limit_fma_f32};
 }
 
 #endif

@@ -300,6 +300,13 @@ CT_INLINE vf v_sigmoid(vf x)
     return 1.0f / (1.0f + v_exp(-x));
 }
 
+/* gelu(v) = v sigmoid(2 u), the tanh form written with one exponential and no cancellation. */
+CT_INLINE vf v_gelu(vf v)
+{
+    vf u = v * v_fma(v * v, v_set1(0.0713548162726f), v_set1(1.59576912160573f));
+    return v * v_sigmoid(u);
+}
+
 CT_INLINE vf v_tanh(vf x)
 {
     const vi sign_bit = (vi){0} + INT32_MIN;

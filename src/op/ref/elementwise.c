@@ -47,8 +47,11 @@ void ct_ref_add(float *y, const float *a, int64_t count)
     for (int64_t i = 0; i < count; i++) y[i] += a[i];
 }
 
-void ct_ref_soft_cap(float *x, int64_t count, float cap)
+void ct_ref_soft_cap(float *const *y, const float *x, int64_t rows, int64_t count, float cap)
 {
-    for (int64_t i = 0; i < count; i++)
-        x[i] = (float)((double)cap * tanh((double)x[i] / (double)cap));
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < count; i++) {
+            double v = (double)x[r * count + i];
+            y[r][i] = (float)(cap > 0 ? (double)cap * tanh(v / (double)cap) : v);
+        }
 }

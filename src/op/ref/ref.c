@@ -25,6 +25,12 @@ static size_t scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, 
     return (size_t)head_dim * sizeof(double);
 }
 
+static ct_status gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                          const ct_mlp *mlp, float *hidden, ct_err *err)
+{
+    return ct_mlp_by_parts(ct_ops_ref(), ctx, y, x, tokens, mlp, hidden, err);
+}
+
 const ct_ops *ct_ops_ref(void)
 {
     static const ct_ops ops = {
@@ -34,6 +40,7 @@ const ct_ops *ct_ops_ref(void)
         .scratch_bytes = scratch_bytes,
         .matmul = ct_ref_matmul,
         .block_matmul = ct_ref_block_matmul,
+        .gelu_mlp = gelu_mlp,
         .embed = ct_ref_embed,
         .rms_norm = ct_ref_rms_norm,
         .gelu_mul = ct_ref_gelu_mul,

@@ -21,7 +21,7 @@ void ct_ref_rms_norm(float *y, const float *x, int64_t tokens, int64_t width, co
 void ct_ref_gelu_mul(float *y, const float *a, const float *b, int64_t count);
 void ct_ref_mul(float *y, const float *a, const float *b, int64_t count);
 void ct_ref_add(float *y, const float *a, int64_t count);
-void ct_ref_soft_cap(float *x, int64_t count, float cap);
+void ct_ref_soft_cap(float *const *y, const float *x, int64_t rows, int64_t count, float cap);
 void ct_ref_conv1d(float *y, const float *x, int64_t width, int64_t taps, const float *w,
                    const float *bias, const ct_seg *segs, float *const *state, int64_t n_segs);
 void ct_ref_rg_lru(float *y, const float *x, const float *gate_x, const float *gate_a,

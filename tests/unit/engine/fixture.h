@@ -1,4 +1,5 @@
-/* fixture.h - the repository's tiny Griffin, opened for a test, and random prompts for it. */
+/* fixture.h - the repository's tiny Griffin, opened for a test, random prompts for it, and what it is
+ * to be equal to the bit. */
 #ifndef CT_TESTS_FIXTURE_H
 #define CT_TESTS_FIXTURE_H
 
@@ -9,6 +10,8 @@
 #include <cortado/engine.h>
 
 #include "base/rng.h"
+#include "model/model.h"
+#include "model/state.h"
 
 typedef struct fixture {
     ct_model *model;
@@ -43,6 +46,32 @@ static inline int32_t *random_ids(const fixture *f, int64_t n, uint64_t seed)
     for (int64_t i = 0; i < n; i++)
         ids[i] = 3 + (int32_t)(ct_rng_u64(seed, 0, (uint64_t)i) % (uint64_t)(f->info->vocab - 3));
     return ids;
+}
+
+/* The same position, recurrent state and keys and values that are not dropped. */
+static inline void assert_same_state(const fixture *f, const ct_sequence *a, const ct_sequence *b)
+{
+    assert_int_equal(a->position, b->position);
+    assert_int_equal(a->first_block, b->first_block);
+    assert_memory_equal(a->fixed, b->fixed, (size_t)f->info->state_bytes_fixed);
+    assert_int_equal(a->n_blocks, b->n_blocks);
+    for (int64_t i = a->first_block; i < a->n_blocks; i++)
+        assert_memory_equal(a->blocks[i]->data, b->blocks[i]->data,
+                            (size_t)f->info->state_bytes_per_block);
+}
+
+/* The same ids, logits (of requests that keep them), heads and audit. */
+static inline void assert_same_outcome(const fixture *f, const ct_job *a, const ct_job *b)
+{
+    size_t n, m;
+    const int32_t *x = ct_job_ids(a, &n), *y = ct_job_ids(b, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(x, y, n * sizeof *x);
+    assert_memory_equal(ct_job_logits(a), ct_job_logits(b),
+                        n * (size_t)f->info->vocab * sizeof(float));
+    assert_memory_equal(ct_job_heads_kept(a), ct_job_heads_kept(b),
+                        n * (size_t)(f->info->attention_layers * f->info->heads));
+    assert_memory_equal(ct_job_audit(a), ct_job_audit(b), sizeof(ct_audit));
 }
 
 #endif

@@ -8,9 +8,6 @@
 
 #include <math.h>
 
-#include "model/model.h"
-#include "model/state.h"
-
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
 static const char *const devices[] = {"ref", "cpu", "cpu bf16"};
@@ -83,17 +80,6 @@ static outcome run(const fixture *f, const int32_t *ids, int64_t n, const ct_int
     }
     assert_int_equal(ct_sequence_position(o.sequence), n);
     return o;
-}
-
-static void assert_same_state(const fixture *f, const ct_sequence *a, const ct_sequence *b)
-{
-    assert_int_equal(a->position, b->position);
-    assert_int_equal(a->first_block, b->first_block);
-    assert_memory_equal(a->fixed, b->fixed, (size_t)f->info->state_bytes_fixed);
-    assert_int_equal(a->n_blocks, b->n_blocks);
-    for (int64_t i = a->first_block; i < a->n_blocks; i++)
-        assert_memory_equal(a->blocks[i]->data, b->blocks[i]->data,
-                            (size_t)f->info->state_bytes_per_block);
 }
 
 static void prefill_in_chunks_is_the_whole_prefill_to_the_bit(void **state)
@@ -329,19 +315,6 @@ static ct_generate_request request_of(const int32_t *ids, int64_t n, size_t k)
     return r;
 }
 
-static void assert_same_outcome(const fixture *f, const ct_job *a, const ct_job *b)
-{
-    size_t n, m;
-    const int32_t *x = ct_job_ids(a, &n), *y = ct_job_ids(b, &m);
-    assert_int_equal(n, m);
-    assert_memory_equal(x, y, n * sizeof *x);
-    assert_memory_equal(ct_job_logits(a), ct_job_logits(b),
-                        n * (size_t)f->info->vocab * sizeof(float));
-    assert_memory_equal(ct_job_heads_kept(a), ct_job_heads_kept(b),
-                        n * (size_t)(f->info->attention_layers * f->info->heads));
-    assert_memory_equal(ct_job_audit(a), ct_job_audit(b), sizeof(ct_audit));
-}
-
 static void jobs_in_one_batch_give_what_each_gives_alone(void **state)
 {
     (void)state;
@@ -378,65 +351,6 @@ static void jobs_in_one_batch_give_what_each_gives_alone(void **state)
     }
 }
 
-static void a_job_forked_after_prefill_gives_what_a_fresh_one_gives(void **state)
-{
-    (void)state;
-    const int64_t lengths[] = {2, 70, 128, 150};
-    for (size_t d = 0; d < COUNT(devices); d++)
-        for (size_t l = 0; l < COUNT(lengths); l++)
-            for (int at_last = 0; at_last < 2; at_last++) {
-                ct_err err = {0};
-                fixture f;
-                open_fixture(&f, devices[d]);
-                int64_t n = lengths[l];
-                const ct_span span = {0, n == 2 ? 1 : 70};
-                int32_t *ids = random_ids(&f, n, 60);
-                /* Two requests that differ in generation alone, and in how they sample. */
-                ct_generate_request a = {.prompt = ids,
-                                         .prompt_count = (size_t)n,
-                                         .max_new_tokens = NEW_TOKENS,
-                                         .eos = -1,
-                                         .keep_logits = true};
-                a.intervention.heads = (ct_head_selection){.active = {true, false}, .keep = 1};
-                a.intervention.weights[CT_STAGE_PREFILL] =
-                    (ct_weight_edit){CT_WEIGHTS_ONLY, &span, 1};
-                a.intervention.semantics.generation_begins_at_last_prompt_token = at_last;
-                ct_generate_request b = a;
-                b.intervention.weights[CT_STAGE_GENERATION] =
-                    (ct_weight_edit){CT_WEIGHTS_OMIT, &span, 1};
-                b.sampling = (ct_sampling){.temperature = 1, .seed = 3};
-                /* Two tokens and at_last: all is generation, so that they differ from the start. */
-                bool same = !(n == 2 && at_last);
-                assert_int_equal(ct_request_same_prefill(&a, &b), same);
-                ct_job *first = NULL, *fork = NULL, *fresh = NULL, *again = NULL;
-                if (same) {
-                    assert_ok(ct_job_new(f.model, &a, &first, &err));
-                    assert_fails(ct_job_fork(first, &b, &fork, &err), CT_ERR_USAGE,
-                                 "still in prefill");
-                    while (ct_job_get_state(first) == CT_JOB_PREFILL)
-                        assert_ok(ct_jobs_step(f.session, &first, 1, &err));
-                    assert_ok(ct_job_fork(first, &b, &fork, &err));
-                    ct_job *pair[] = {first, fork};
-                    while (ct_job_get_state(first) != CT_JOB_DONE ||
-                           ct_job_get_state(fork) != CT_JOB_DONE)
-                        assert_ok(ct_jobs_step(f.session, pair, 2, &err));
-                    assert_ok(ct_generate(f.session, &a, &again, &err));
-                    assert_ok(ct_generate(f.session, &b, &fresh, &err));
-                    assert_same_outcome(&f, first, again);
-                    assert_same_outcome(&f, fork, fresh);
-                    ct_job *late = NULL;
-                    assert_fails(ct_job_fork(first, &b, &late, &err), CT_ERR_USAGE,
-                                 "has fed tokens since");
-                }
-                ct_job_free(first);
-                ct_job_free(fork);
-                ct_job_free(fresh);
-                ct_job_free(again);
-                free(ids);
-                close_fixture(&f);
-            }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -447,7 +361,6 @@ int main(void)
         cmocka_unit_test(a_fork_goes_on_as_a_fresh_sequence_would_and_leaves_the_other_alone),
         cmocka_unit_test(the_number_of_threads_changes_no_bit),
         cmocka_unit_test(jobs_in_one_batch_give_what_each_gives_alone),
-        cmocka_unit_test(a_job_forked_after_prefill_gives_what_a_fresh_one_gives),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,33 +53,81 @@ static void an_ill_formed_intervention_is_refused_with_the_reason(void **state)
     assert_fails(ct_intervention_check(&iv, 4, 10, &err), CT_ERR_USAGE, "mode");
 }
 
+/* Whether all rows of a prefill in the stage are the same under both, in a model of 4 heads. */
+static bool alike(const ct_intervention *a, const ct_intervention *b, ct_stage stage)
+{
+    ct_prefill_program x, y;
+    int64_t rows;
+    ct_prefill_program_init(&x, a, stage, 4);
+    ct_prefill_program_init(&y, b, stage, 4);
+    int order = ct_prefill_program_compare(&x, &y, &rows);
+    assert_int_equal(order == 0, rows == INT64_MAX);
+    return order == 0;
+}
+
 static void only_what_acts_in_a_stage_tells_two_interventions_apart_there(void **state)
 {
     (void)state;
     const ct_span a = {3, 5}, b = {3, 6};
     ct_intervention x = {0}, y = {0};
-    assert_true(ct_intervention_same_stage(&x, &y, CT_STAGE_PREFILL));
+    assert_true(alike(&x, &y, CT_STAGE_PREFILL));
     y.heads = (ct_head_selection){.active = {false, true}, .keep = 2};
     y.weights[CT_STAGE_GENERATION] = (ct_weight_edit){CT_WEIGHTS_ONLY, &a, 1};
-    assert_true(ct_intervention_same_stage(&x, &y, CT_STAGE_PREFILL));
-    assert_false(ct_intervention_same_stage(&x, &y, CT_STAGE_GENERATION));
+    assert_true(alike(&x, &y, CT_STAGE_PREFILL));
+    assert_false(alike(&x, &y, CT_STAGE_GENERATION));
     x.heads = (ct_head_selection){.active = {true, true}, .keep = 2, .seed = 1};
     y.heads = (ct_head_selection){.active = {true, true}, .keep = 2, .seed = 2};
-    assert_true(ct_intervention_same_stage(&x, &y, CT_STAGE_PREFILL));
+    assert_true(alike(&x, &y, CT_STAGE_PREFILL));
     x.heads.metric = y.heads.metric = CT_METRIC_RANDOM;
-    assert_false(ct_intervention_same_stage(&x, &y, CT_STAGE_PREFILL));
+    assert_false(alike(&x, &y, CT_STAGE_PREFILL));
     x.heads.seed = 2;
     x.weights[CT_STAGE_PREFILL] = (ct_weight_edit){CT_WEIGHTS_KEEP, &a, 1};
     y.weights[CT_STAGE_PREFILL] = (ct_weight_edit){CT_WEIGHTS_KEEP, &b, 1};
-    assert_true(ct_intervention_same_stage(&x, &y, CT_STAGE_PREFILL));
+    assert_true(alike(&x, &y, CT_STAGE_PREFILL));
     x.weights[CT_STAGE_PREFILL].mode = y.weights[CT_STAGE_PREFILL].mode = CT_WEIGHTS_OMIT;
-    assert_false(ct_intervention_same_stage(&x, &y, CT_STAGE_PREFILL));
+    assert_false(alike(&x, &y, CT_STAGE_PREFILL));
     y.weights[CT_STAGE_PREFILL].spans = &a;
-    assert_true(ct_intervention_same_stage(&x, &y, CT_STAGE_PREFILL));
+    assert_true(alike(&x, &y, CT_STAGE_PREFILL));
     y.semantics.prefill_window_full = true;
-    assert_false(ct_intervention_same_stage(&x, &y, CT_STAGE_PREFILL));
+    assert_false(alike(&x, &y, CT_STAGE_PREFILL));
     y.semantics = (ct_semantics){.needle_outside_window_unchanged = true};
-    assert_true(ct_intervention_same_stage(&x, &y, CT_STAGE_PREFILL));
+    assert_true(alike(&x, &y, CT_STAGE_PREFILL));
+}
+
+/* What the forward pass would count: the plan of its edits, and heads - keep dropped a row. */
+static void the_audit_of_rows_is_what_their_passes_would_count(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    enum { ROWS = 65, LAYERS = 3, HEADS = 4 };
+    const ct_span spans[] = {{2, 3}, {20, 27}, {40, 41}};
+    const int64_t windows[] = {-1, 1, 7, 16};
+    for (int mode = CT_WEIGHTS_KEEP; mode <= CT_WEIGHTS_OMIT; mode++)
+        for (int options = 0; options < 16; options++)
+            for (size_t w = 0; w < COUNT(windows); w++) {
+                ct_stage stage = options & 8 ? CT_STAGE_GENERATION : CT_STAGE_PREFILL;
+                ct_intervention iv = edit_of(stage, (ct_weights_mode)mode, spans, 3);
+                iv.semantics.needle_outside_window_unchanged = options & 1;
+                iv.semantics.ring_slots_reference = options & 2;
+                iv.semantics.prefill_window_full = options & 4;
+                iv.heads = (ct_head_selection){{options & 1, options & 2}, options % 5, 0, 0};
+                ct_edit_plan plan = {0};
+                ct_audit want = {0}, got = {0};
+                for (int64_t p = 0; p < ROWS; p += 13)
+                    assert_ok(ct_edit_plan_add(&plan, &iv, stage, p, 13, windows[w], &err));
+                for (size_t i = 0; i < plan.n_runs; i++) {
+                    want.edit_rows[stage] += LAYERS * plan.runs[i].edited * plan.runs[i].count;
+                    want.edit_rows_changed[stage] += LAYERS * plan.runs[i].changed;
+                }
+                want.rows[stage] = LAYERS * ROWS;
+                if (iv.heads.active[stage]) {
+                    want.head_rows[stage] = LAYERS * ROWS;
+                    want.heads_dropped[stage] = LAYERS * ROWS * (HEADS - options % 5);
+                }
+                ct_intervention_audit(&iv, stage, ROWS, windows[w], LAYERS, HEADS, &got);
+                assert_memory_equal(&want, &got, sizeof got);
+                ct_edit_plan_clear(&plan);
+            }
 }
 
 /* ---- edit runs ------------------------------------------------------------------------------- */
@@ -254,6 +302,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_ill_formed_intervention_is_refused_with_the_reason),
         cmocka_unit_test(only_what_acts_in_a_stage_tells_two_interventions_apart_there),
+        cmocka_unit_test(the_audit_of_rows_is_what_their_passes_would_count),
         cmocka_unit_test(edit_runs_mark_what_the_definition_says_for_every_query_and_key),
         cmocka_unit_test(a_row_without_an_edit_is_one_run_that_keeps),
         cmocka_unit_test(a_mean_per_layer_counts_a_slot_twice_that_two_needle_tokens_share),

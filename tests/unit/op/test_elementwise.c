@@ -46,11 +46,17 @@ static void soft_cap_keeps_small_values_and_bounds_large_ones(void **state)
         int64_t n = counts[c];
         float *x = wide_floats(n, 3), *want = wide_floats(n, 3);
         x[0] = want[0] = 1e30f;
-        ct_ops_ref()->soft_cap(want, n, 30);
-        ops->soft_cap(x, n, 30);
-        assert_close(ops->class_name(), "soft cap", x, want, n, 0, 5e-7);
-        assert_true(x[0] == 30);
-        free(x), free(want);
+        float *got = floats(3 * n), *rows[] = {got + 2 * n, got, got + n}, *same = want;
+        float *three = floats(3 * n); /* each row of three goes where it is told to */
+        for (int r = 0; r < 3; r++) memcpy(three + r * n, x, (size_t)n * sizeof *x);
+        ct_ops_ref()->soft_cap(&same, want, 1, n, 30);
+        ops->soft_cap(rows, three, 3, n, 30);
+        for (int r = 0; r < 3; r++)
+            assert_close(ops->class_name(), "soft cap", rows[r], want, n, 0, 5e-7);
+        assert_true(got[0] == 30);
+        ops->soft_cap(rows, three, 3, n, 0);
+        assert_memory_equal(got, three, 3 * (size_t)n * sizeof *got);
+        free(x), free(want), free(got), free(three);
     }
 }
 
@@ -62,7 +68,7 @@ static void not_a_number_comes_through(void **state)
         float x[5] = {NAN, NAN, 1, -NAN, 2}, y[5];
         ops->gelu_mul(y, x, NULL, 5);
         assert_true(isnan(y[0]) && isnan(y[3]) && !isnan(y[2]) && !isnan(y[4]));
-        ops->soft_cap(x, 5, 30);
+        ops->soft_cap(&(float *){x}, x, 1, 5, 30);
         assert_true(isnan(x[0]) && isnan(x[3]) && !isnan(x[2]) && !isnan(x[4]));
     }
 }

@@ -151,6 +151,52 @@ static void gates_multiply_block_by_block_with_in_before_out(void **state)
         }
 }
 
+static ct_mlp random_mlp(int64_t E, int64_t F, ct_dtype dtype)
+{
+    return (ct_mlp){.gate = random_matrix(F, E, dtype, 1),
+                    .up = random_matrix(F, E, dtype, 2),
+                    .down = random_matrix(E, F, dtype, 3),
+                    .gate_bias = random_floats(F, 1, 4),
+                    .up_bias = random_floats(F, 1, 5),
+                    .down_bias = random_floats(E, 1, 6)};
+}
+
+static void free_mlp(ct_mlp *mlp)
+{
+    free_matrix(&mlp->gate), free_matrix(&mlp->up), free_matrix(&mlp->down);
+    free((void *)(uintptr_t)mlp->gate_bias), free((void *)(uintptr_t)mlp->up_bias);
+    free((void *)(uintptr_t)mlp->down_bias);
+}
+
+static void the_feed_forward_has_the_bits_of_its_parts(void **state)
+{
+    (void)state;
+    /* E, F, tokens: nothing whole; whole steps of k; more k and tokens than a task takes at once. */
+    static const int64_t sizes[][3] = {{7, 5, 3},     {32, 64, 1},    {64, 32, 17},
+                                       {96, 160, 65}, {1056, 64, 33}, {64, 1056, 700}};
+    static const ct_dtype dtypes[] = {CT_BF16, CT_F32, CT_F16};
+    FOR_EACH_TABLE(ops)
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int kind = 0; kind < 6; kind++) {
+            int64_t E = sizes[s][0], F = sizes[s][1], T = sizes[s][2],
+                    hidden = (T + 31) / 32 * 32 * F;
+            ct_mlp mlp = random_mlp(E, F, dtypes[kind % 3]);
+            if (kind == 5) free((void *)(uintptr_t)mlp.up_bias), mlp.up_bias = NULL;
+            int64_t most = E > F ? E : F;
+            ct_op_ctx ctx =
+                new_ctx(ops, kind < 3 ? CT_COMPUTE_BF16 : CT_COMPUTE_F32, T, most, most, 1, 1);
+            float *x = random_floats(T * E, 1, 7), *y = random_floats(T * E, 1, 8);
+            float *want = random_floats(T * E, 1, 8), *room = floats(2 * hidden);
+            ct_err err = {0};
+            assert_ok(ct_mlp_by_parts(ops, &ctx, want, x, T, &mlp, room, &err));
+            memset(room, 0xFF, (size_t)(2 * hidden) * sizeof *room);
+            assert_ok(ops->gelu_mlp(&ctx, y, x, T, &mlp, room, &err));
+            assert_same_bits(ops->class_name(), "feed-forward", y, want, T * E);
+            free(ctx.scratch), free(x), free(y), free(want), free(room);
+            free_mlp(&mlp);
+        }
+}
+
 static void missing_scratch_is_an_error_not_a_crash(void **state)
 {
     (void)state;
@@ -173,6 +219,7 @@ int main(void)
         cmocka_unit_test(weights_of_any_type_give_the_same_bits_if_their_values_are_the_same),
         cmocka_unit_test(weights_may_lie_at_any_address_and_nothing_beyond_them_is_read),
         cmocka_unit_test(gates_multiply_block_by_block_with_in_before_out),
+        cmocka_unit_test(the_feed_forward_has_the_bits_of_its_parts),
         cmocka_unit_test(missing_scratch_is_an_error_not_a_crash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

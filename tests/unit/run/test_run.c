@@ -76,7 +76,7 @@ static int remove_folder(void **state)
           "  - heads: {keep: {from: 0, to: 3}, metric: [entropy, random], seed: [1, 2],\n"         \
           "            stages: [generation, prefill+generation]}\n"                                \
           "  - weights: {generation: [keep, null, only, binary, omit],\n"                          \
-          "              prefill: [keep, only, omit]}\n"                                           \
+          "              prefill: [keep, \"null\", only, binary, omit]}\n"                         \
           "  - heads: {keep: 1, metric: l2, stages: prefill}\n"                                    \
           "    weights: {generation: binary}\n"                                                    \
           "    prompts: {depths: [50]}\n")
@@ -89,17 +89,41 @@ static ct_study *study_of(const char *text)
     return study;
 }
 
+static ct_run_result run_in(const char *text, const char *out, int64_t limit, int64_t memory)
+{
+    ct_err err = {0};
+    ct_study *study = study_of(text);
+    ct_run_result result;
+    const ct_run_options options = {.out_dir = path_of(out),
+                                    .limit = limit,
+                                    .memory = memory,
+                                    .threads = 1,
+                                    .command_line = "test"};
+    assert_ok(ct_run_study(study, &options, &result, &err));
+    ct_study_close(study);
+    if (result.first_error[0]) print_message("first error: %s\n", result.first_error);
+    return result;
+}
+
 static ct_run_result run_ok(const char *text, const char *out, int64_t limit)
+{
+    return run_in(text, out, limit, 0);
+}
+
+/* The least memory under which the study runs, from the error of less. */
+static int64_t least_memory(const char *text)
 {
     ct_err err = {0};
     ct_study *study = study_of(text);
     ct_run_result result;
     const ct_run_options options = {
-        .out_dir = path_of(out), .limit = limit, .threads = 1, .command_line = "test"};
-    assert_ok(ct_run_study(study, &options, &result, &err));
+        .out_dir = path_of("least"), .memory = 1, .threads = 1, .dry_run = true};
+    assert_fails(ct_run_study(study, &options, &result, &err), CT_ERR_LIMIT,
+                 "memory: expected room for the state of one sequence");
     ct_study_close(study);
-    if (result.first_error[0]) print_message("first error: %s\n", result.first_error);
-    return result;
+    const char *at = strstr(err.text, " tokens, ");
+    assert_non_null(at);
+    return strtoll(at + 9, NULL, 10);
 }
 
 static ct_status append(void *user, const char *bytes, size_t size, ct_err *err)
@@ -126,6 +150,7 @@ static char *outcomes(const char *out)
 /* ---- tests ----------------------------------------------------------------------------------- */
 
 typedef struct plain_loop {
+    ct_semantics semantics;
     ct_session *session;
     ct_tokenizer *tokenizer;
     int n;
@@ -144,7 +169,11 @@ static ct_status check_alone(void *user, const ct_cell *cell, ct_err *outer)
                                   &n_ids, &err));
     assert_int_equal(n_ids, cell->prompt_tokens);
     const ct_span span = {cell->needle_token_begin, cell->needle_token_end};
-    ct_generate_request r = {.prompt = ids, .prompt_count = n_ids, .max_new_tokens = 7, .eos = -1};
+    ct_generate_request r = {.prompt = ids,
+                             .prompt_count = n_ids,
+                             .intervention.semantics = with->semantics,
+                             .max_new_tokens = 7,
+                             .eos = -1};
     if (cell->keep_heads >= 0) {
         r.intervention.heads.keep = (int32_t)cell->keep_heads;
         r.intervention.heads.seed = (uint64_t)cell->seed;
@@ -172,31 +201,89 @@ static ct_status check_alone(void *user, const ct_cell *cell, ct_err *outer)
     return CT_OK;
 }
 
-static void shared_prefills_and_batches_give_what_each_cell_gives_alone(void **state)
+static void assert_as_alone(const char *run, const ct_semantics *semantics, int64_t cells)
 {
-    (void)state;
     ct_err err = {0};
-    ct_run_result result = run_ok(MIXED, "mixed", 0);
-    /* stages 2 x (entropy, random 1, random 2) x k 4 = 24; weights 15 (keep/keep is the one without
-     * any); on 6 prompts; and l2 with binary on 2 */
-    assert_int_equal(result.cells, 39 * 6 + 2);
-    assert_int_equal(result.done, result.cells);
-    assert_int_equal(result.failed + result.left + result.stored, 0);
-    assert_true(result.prefill_tokens_planned < result.prefill_tokens_plain / 2);
-    assert_true(result.groups < result.cells);
     ct_store *store;
-    plain_loop with = {0};
     ct_model *model;
+    plain_loop with = {.semantics = *semantics};
+    char path[64];
+    snprintf(path, sizeof path, "%s/run.sqlite", run);
     assert_ok(ct_model_open(path_of("model"), &(ct_model_options){.threads = 1}, &model, &err));
     assert_ok(ct_tokenizer_open(path_of("model"), &with.tokenizer, &err));
     assert_ok(ct_session_new(model, &with.session, &err));
-    assert_ok(ct_store_open(path_of("mixed/run.sqlite"), false, &store, &err));
+    assert_ok(ct_store_open(path_of(path), false, &store, &err));
     assert_ok(ct_store_each(store, check_alone, &with, &err));
-    assert_int_equal(with.n, result.cells);
+    assert_int_equal(with.n, cells);
     ct_store_close(store);
     ct_session_free(with.session);
     ct_tokenizer_close(with.tokenizer);
     ct_model_close(model);
+}
+
+static void shared_prefills_and_batches_give_what_each_cell_gives_alone(void **state)
+{
+    (void)state;
+    ct_run_result result = run_ok(MIXED, "mixed", 0);
+    /* stages 2 x (entropy, random 1, random 2) x k 4 = 24; weights 25 (keep/keep is the one without
+     * any); on 6 prompts; and l2 with binary on 2 */
+    assert_int_equal(result.cells, 49 * 6 + 2);
+    assert_int_equal(result.done, result.cells);
+    assert_int_equal(result.failed + result.left + result.stored, 0);
+    assert_true(result.prefill_tokens_planned < result.prefill_tokens_plain / 4);
+    assert_true(result.segments < result.cells && result.batches < result.segments);
+    assert_true(result.state_bytes <= result.memory_limit);
+    assert_as_alone("mixed", &(ct_semantics){0}, result.cells);
+}
+
+static void a_run_with_little_memory_computes_more_and_ends_with_the_same_outcomes(void **state)
+{
+    (void)state;
+    int64_t least = least_memory(MIXED);
+    ct_run_result ample = run_ok(MIXED, "ample", 0), tight = run_in(MIXED, "tight", 0, least);
+    assert_int_equal(tight.done, ample.done);
+    assert_true(tight.prefill_tokens_planned > ample.prefill_tokens_planned);
+    assert_int_equal(tight.prefill_tokens_plain, ample.prefill_tokens_plain);
+    assert_true(tight.state_bytes <= least && ample.state_bytes > least);
+    int64_t done = 0;
+    for (int i = 0; i < 5; i++) done += run_in(MIXED, "uneven", 61, least * (2 + i)).done;
+    assert_int_equal(done, ample.done);
+    char *want = outcomes("ample"), *got = outcomes("tight"), *uneven = outcomes("uneven");
+    assert_string_equal(want, got);
+    assert_string_equal(want, uneven);
+    free(want);
+    free(got);
+    free(uneven);
+}
+
+/* Where prefill ends before the last token, prompts may begin others, and means need whole prompts;
+ * without a cache each step begins anew. */
+static void plans_under_other_semantics_give_what_each_cell_gives_alone(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    static const char *const texts[] = {
+        STUDY("other",
+              "generate: {max_new_tokens: 7, ignore_eos: true}\nsemantics: reference\n"
+              "interventions:\n"
+              "  - heads: {keep: [0, 2, 3], metric: l2, stages: prefill+generation}\n"
+              "  - weights: {generation: [keep, omit], prefill: [\"null\", only, binary]}\n"),
+        STUDY("other", "generate: {max_new_tokens: 7, ignore_eos: true}\n"
+                       "semantics: {kv_cache: off, prefill_window: full}\ninterventions:\n"
+                       "  - heads: {keep: [0, 2], metric: entropy, stages: prefill}\n"
+                       "  - weights: {generation: [keep, omit], prefill: [keep, omit]}\n")};
+    for (int i = 0; i < 2; i++) {
+        ct_semantics semantics;
+        assert_ok(ct_semantics_parse(i ? "paper" : "reference", "griffin", &semantics, &err));
+        if (i) semantics.kv_cache_off = semantics.prefill_window_full = true;
+        for (int tight = 0; tight < 2; tight++) {
+            char out[16];
+            snprintf(out, sizeof out, "other-%d-%d", i, tight);
+            ct_run_result result = run_in(texts[i], out, 0, tight ? least_memory(texts[i]) : 0);
+            assert_int_equal(result.failed + result.left, 0);
+            assert_as_alone(out, &semantics, result.cells);
+        }
+    }
 }
 
 static void a_run_in_pieces_ends_with_the_bytes_of_an_uninterrupted_one(void **state)
@@ -272,20 +359,55 @@ static void a_cell_that_fails_is_stored_reported_and_tried_again(void **state)
     static const char text[] =
         STUDY("failing", "generate: {max_new_tokens: 1}\n"
                          "interventions:\n"
-                         "  - heads: {keep: 1, metric: l2, stages: [generation, prefill]}\n");
+                         "  - heads: {keep: 1, metric: l2, stages: [generation, prefill]}\n"
+                         "  - heads: none\n"); /* its prefill is that of the cells that fail */
     ct_err err = {0};
     ct_run_result result = run_ok(text, "failing", 0);
-    assert_int_equal(result.done, 6);
+    assert_int_equal(result.done, 12);
     assert_int_equal(result.failed, 6);
     assert_non_null(strstr(result.first_error, "length 90, depth 0: intervention"));
     result = run_ok(text, "failing", 0);
-    assert_int_equal(result.stored, 6);
+    assert_int_equal(result.stored, 12);
     assert_int_equal(result.done, 0);
     assert_int_equal(result.failed, 6);
     ct_buf csv = {0};
     assert_ok(ct_run_export(path_of("failing"), CT_EXPORT_CSV, append, &csv, &err));
     assert_non_null(strstr(csv.data, ",failed,"));
     ct_buf_clear(&csv);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    char command[512];
+    snprintf(command, sizeof command, "cp '%s' '%s'", from, to);
+    assert_int_equal(system(command), 0);
+}
+
+/* The last weight is made a NaN, so that no prefill gives a token to choose. */
+static void cells_whose_logits_are_not_numbers_fail_alone_and_the_run_goes_on(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir(path_of("broken"), 0777), 0);
+    copy_file(TINY "/config.json", path_of("broken/config.json"));
+    copy_file(TINY "/model.safetensors", path_of("broken/model.safetensors"));
+    copy_file(LETTERS, path_of("broken/tokenizer.json"));
+    FILE *f = fopen(path_of("broken/model.safetensors"), "rb+");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, -2, SEEK_END), 0);
+    assert_int_equal(fwrite("\xC0\x7F", 1, 2, f), 2);
+    fclose(f);
+    char *text = strdup(MIXED), *model = strstr(text, "model: model");
+    assert_non_null(model);
+    ct_buf broken = {0};
+    assert_int_equal(ct_buf_addf(&broken, NULL, "%.*smodel: broken%s", (int)(model - text), text,
+                                 model + strlen("model: model")),
+                     CT_OK);
+    ct_run_result result = run_ok(broken.data, "nan", 0);
+    assert_true(result.failed > 0);
+    assert_int_equal(result.done + result.failed, result.cells);
+    assert_non_null(strstr(result.first_error, "is not a number"));
+    ct_buf_clear(&broken);
+    free(text);
 }
 
 static void a_changed_study_runs_only_what_is_new_and_shows_only_itself(void **state)
@@ -325,17 +447,17 @@ static void a_dry_run_counts_and_writes_nothing(void **state)
     ct_run_result result;
     ct_run_options options = {.out_dir = path_of("dry"), .threads = 1, .dry_run = true};
     assert_ok(ct_run_study(study, &options, &result, &err));
-    assert_int_equal(result.cells, 236);
+    assert_int_equal(result.cells, 296);
     assert_int_equal(result.prompts, 6);
-    assert_int_equal(result.versions, 40);
-    assert_int_equal(result.left, 236);
+    assert_int_equal(result.versions, 50);
+    assert_int_equal(result.left, 296);
     assert_int_equal(result.done, 0);
-    assert_true(result.groups > 6 && result.groups < 236);
+    assert_true(result.segments > 6 && result.segments < 296);
     assert_int_equal(access(path_of("dry"), F_OK), -1);
     options.out_dir = path_of("whole");
     assert_ok(ct_run_study(study, &options, &result, &err));
-    assert_int_equal(result.stored, 236);
-    assert_int_equal(result.groups, 0);
+    assert_int_equal(result.stored, 296);
+    assert_int_equal(result.segments, 0);
     ct_study_close(study);
 }
 
@@ -412,9 +534,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shared_prefills_and_batches_give_what_each_cell_gives_alone),
+        cmocka_unit_test(a_run_with_little_memory_computes_more_and_ends_with_the_same_outcomes),
+        cmocka_unit_test(plans_under_other_semantics_give_what_each_cell_gives_alone),
         cmocka_unit_test(a_run_in_pieces_ends_with_the_bytes_of_an_uninterrupted_one),
         cmocka_unit_test(a_stopped_run_says_so_keeps_what_is_finished_and_resumes),
         cmocka_unit_test(a_cell_that_fails_is_stored_reported_and_tried_again),
+        cmocka_unit_test(cells_whose_logits_are_not_numbers_fail_alone_and_the_run_goes_on),
         cmocka_unit_test(a_changed_study_runs_only_what_is_new_and_shows_only_itself),
         cmocka_unit_test(a_dry_run_counts_and_writes_nothing),
         cmocka_unit_test(what_would_fail_every_cell_is_an_error_of_the_run_with_its_line),

@@ -1,0 +1,374 @@
+/* trace.c - the table that notes each call, and what each operation costs. See trace.h.
+ *
+ * Costs count every operand once, as if it were read from memory and no more than that: weights in
+ * their stored type, activations as f32, keys and values of the blocks in view once for all rows that
+ * share them.
+ */
+#include "bench/trace.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+
+/* An operation gets no context of its caller, so the trace in progress is the calling thread's. It is
+ * set while ct_trace_step runs and at no other time. */
+static _Thread_local ct_trace *active;
+
+enum { F32 = sizeof(float) };
+
+/* The entry of this name and shape, made if it is new. NULL if there is no room. */
+static ct_trace_op *entry(const char *name, int64_t tokens, int64_t a, int64_t b, int64_t c,
+                          ct_cost cost, const char *shape, ...) CT_PRINTF(7, 8);
+
+static ct_trace_op *entry(const char *name, int64_t tokens, int64_t a, int64_t b, int64_t c,
+                          ct_cost cost, const char *shape, ...)
+{
+    for (size_t i = 0; i < active->n_ops; i++) {
+        ct_trace_op *op = &active->list[i];
+        if (!strcmp(op->name, name) && op->tokens == tokens && op->dims[0] == a &&
+            op->dims[1] == b && op->dims[2] == c)
+            return op;
+    }
+    if (active->n_ops == CT_TRACE_OPS) {
+        active->overflow = true;
+        return NULL;
+    }
+    ct_trace_op *op = &active->list[active->n_ops++];
+    *op = (ct_trace_op){.name = name, .tokens = tokens, .dims = {a, b, c}, .cost = cost};
+    va_list ap;
+    va_start(ap, shape);
+    vsnprintf(op->shape, sizeof op->shape, shape, ap);
+    va_end(ap);
+    return op;
+}
+
+static void took(ct_trace_op *op, double start_ms)
+{
+    if (!op) return;
+    op->ms[active->steps] += ct_now_ms() - start_ms;
+    op->calls++;
+}
+
+#define LL(x) (long long)(x)
+
+/* ---- one function for each operation --------------------------------------------------------- */
+
+static double matrix_bytes(const ct_matrix *w)
+{
+    return (double)w->rows * (double)w->cols * (double)ct_dtype_bytes(w->dtype);
+}
+
+static ct_status matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                        const ct_matrix *w, const float *bias, bool accumulate, ct_err *err)
+{
+    double t = (double)tokens, n = (double)w->rows, k = (double)w->cols;
+    ct_cost cost = {
+        .flops = 2 * t * n * k,
+        .memory_bytes = matrix_bytes(w),
+        .activation_bytes = t * (k + n * (accumulate ? 2 : 1)) * F32,
+        .product = true,
+    };
+    ct_trace_op *op = entry("matmul", tokens, w->rows, w->cols, accumulate, cost, "%lld x %lld%s",
+                            LL(w->rows), LL(w->cols), accumulate ? " +=" : "");
+    double start = ct_now_ms();
+    ct_status st = active->base->matmul(ctx, y, x, tokens, w, bias, accumulate, err);
+    took(op, start);
+    return st;
+}
+
+static ct_status block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                              const ct_matrix *w, int64_t blocks, const float *bias, ct_err *err)
+{
+    double t = (double)tokens, width = (double)w->rows, n = (double)w->cols;
+    ct_cost cost = {2 * t * width * n, matrix_bytes(w), 2 * t * width * F32, false};
+    ct_trace_op *op = entry("block_matmul", tokens, blocks, w->cols, 0, cost, "%lld of %lld x %lld",
+                            LL(blocks), LL(w->cols), LL(w->cols));
+    double start = ct_now_ms();
+    ct_status st = active->base->block_matmul(ctx, y, x, tokens, w, blocks, bias, err);
+    took(op, start);
+    return st;
+}
+
+static void embed(float *x, const int32_t *ids, int64_t tokens, const ct_matrix *table, float scale)
+{
+    double values = (double)tokens * (double)table->cols;
+    ct_cost cost = {values, values * (double)ct_dtype_bytes(table->dtype), values * F32, false};
+    ct_trace_op *op =
+        entry("embed", tokens, table->rows, table->cols, 0, cost, "%lld", LL(table->cols));
+    double start = ct_now_ms();
+    active->base->embed(x, ids, tokens, table, scale);
+    took(op, start);
+}
+
+static void rms_norm(float *y, const float *x, int64_t tokens, int64_t width, const float *w,
+                     float eps, float offset)
+{
+    double values = (double)tokens * (double)width;
+    ct_cost cost = {5 * values, (double)width * F32, 2 * values * F32, false};
+    ct_trace_op *op = entry("rms_norm", tokens, width, 0, 0, cost, "%lld", LL(width));
+    double start = ct_now_ms();
+    active->base->rms_norm(y, x, tokens, width, w, eps, offset);
+    took(op, start);
+}
+
+/* Element by element: `flops` of each, `arrays` read or written. These do not know T. */
+static ct_trace_op *elements(const char *name, int64_t count, double flops, double arrays)
+{
+    ct_cost cost = {flops * (double)count, 0, arrays * (double)count * F32, false};
+    return entry(name, 0, count, (int64_t)arrays, 0, cost, "%lld values", LL(count));
+}
+
+static void gelu_mul(float *y, const float *a, const float *b, int64_t count)
+{
+    ct_trace_op *op = elements("gelu_mul", count, b ? 9 : 8, b ? 3 : 2);
+    double start = ct_now_ms();
+    active->base->gelu_mul(y, a, b, count);
+    took(op, start);
+}
+
+static void mul(float *y, const float *a, const float *b, int64_t count)
+{
+    ct_trace_op *op = elements("mul", count, 1, 3);
+    double start = ct_now_ms();
+    active->base->mul(y, a, b, count);
+    took(op, start);
+}
+
+static void add(float *y, const float *a, int64_t count)
+{
+    ct_trace_op *op = elements("add", count, 1, 3);
+    double start = ct_now_ms();
+    active->base->add(y, a, count);
+    took(op, start);
+}
+
+static void soft_cap(float *x, int64_t count, float cap)
+{
+    ct_trace_op *op = elements("soft_cap", count, 3, 2);
+    double start = ct_now_ms();
+    active->base->soft_cap(x, count, cap);
+    took(op, start);
+}
+
+static int64_t seg_tokens(const ct_seg *segs, int64_t n_segs)
+{
+    int64_t tokens = 0;
+    for (int64_t s = 0; s < n_segs; s++) tokens += segs[s].count;
+    return tokens;
+}
+
+static void conv1d(float *y, const float *x, int64_t width, int64_t taps, const float *w,
+                   const float *bias, const ct_seg *segs, float *const *state, int64_t n_segs)
+{
+    int64_t tokens = seg_tokens(segs, n_segs);
+    double values = (double)tokens * (double)width, channels = (double)width;
+    ct_cost cost = {
+        .flops = 2 * values * (double)taps,
+        .memory_bytes = channels * F32 * ((double)(taps + 1) + 2.0 * (double)(n_segs * (taps - 1))),
+        .activation_bytes = 2 * values * F32,
+    };
+    ct_trace_op *op =
+        entry("conv1d", tokens, width, taps, n_segs, cost, "%lld, taps %lld", LL(width), LL(taps));
+    double start = ct_now_ms();
+    active->base->conv1d(y, x, width, taps, w, bias, segs, state, n_segs);
+    took(op, start);
+}
+
+static void rg_lru(float *y, const float *x, const float *gate_x, const float *gate_a,
+                   const float *param, int64_t width, const ct_seg *segs, float *const *state,
+                   int64_t n_segs)
+{
+    int64_t tokens = seg_tokens(segs, n_segs);
+    double values = (double)tokens * (double)width, channels = (double)width;
+    ct_cost cost = {
+        .flops = 17 * values, /* two sigmoids of 4, a of 2, the scale of 4, the sum of 3 */
+        .memory_bytes = channels * F32 * (1 + 2.0 * (double)n_segs),
+        .activation_bytes = 4 * values * F32,
+    };
+    ct_trace_op *op = entry("rg_lru", tokens, width, n_segs, 0, cost, "%lld", LL(width));
+    double start = ct_now_ms();
+    active->base->rg_lru(y, x, gate_x, gate_a, param, width, segs, state, n_segs);
+    took(op, start);
+}
+
+static void rope(float *x, int64_t heads, int64_t head_dim, int64_t rotary, float theta,
+                 const ct_seg *segs, int64_t n_segs)
+{
+    int64_t tokens = seg_tokens(segs, n_segs);
+    double values = (double)tokens * (double)(heads * rotary);
+    ct_cost cost = {3 * values, 0, 2 * values * F32, false};
+    ct_trace_op *op = entry("rope", tokens, heads, head_dim, rotary, cost, "%lld x %lld", LL(heads),
+                            LL(head_dim));
+    double start = ct_now_ms();
+    active->base->rope(x, heads, head_dim, rotary, theta, segs, n_segs);
+    took(op, start);
+}
+
+/* Key positions that the query at `position` sees. */
+static int64_t keys_seen(const ct_attn_row *row, int64_t position)
+{
+    return row->window < 0 || position < row->window ? position + 1 : row->window + 1;
+}
+
+/* Blocks of keys that some query of row r sees and no earlier row has as well. */
+static int64_t own_blocks(const ct_attn_args *args, int64_t r)
+{
+    const ct_attn_row *row = &args->rows[r];
+    int64_t last = row->seg.position + row->seg.count - 1, own = 0;
+    int64_t first = row->seg.position + 1 - keys_seen(row, row->seg.position);
+    for (int64_t b = first / CT_KV_BLOCK; b <= last / CT_KV_BLOCK; b++) {
+        bool shared = false;
+        for (int64_t e = 0; e < r && !shared; e++) {
+            const ct_seg *seg = &args->rows[e].seg;
+            shared = b <= (seg->position + seg->count - 1) / CT_KV_BLOCK &&
+                     args->rows[e].k[b] == row->k[b];
+        }
+        own += !shared;
+    }
+    return own;
+}
+
+static ct_status attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+{
+    double pairs = 0, blocks = 0;
+    int64_t most = 0;
+    for (int64_t r = 0; r < args->n_rows; r++) {
+        const ct_attn_row *row = &args->rows[r];
+        int64_t end = row->seg.position + row->seg.count;
+        int64_t seen = keys_seen(row, end - 1);
+        most = seen > most ? seen : most;
+        for (int64_t p = row->seg.position; p < end; p++) pairs += (double)keys_seen(row, p);
+        blocks += (double)own_blocks(args, r);
+    }
+    /* A few positions more change no time worth telling apart. */
+    int64_t keys = (most + CT_KV_BLOCK - 1) / CT_KV_BLOCK * CT_KV_BLOCK;
+    double q = (double)(args->tokens * args->heads * args->head_dim);
+    ct_cost cost = {
+        /* scores and values, 2 D each; scale, maximum, exponential, sum of the softmax */
+        .flops = pairs * (double)args->heads * (4.0 * (double)args->head_dim + 4),
+        .memory_bytes =
+            blocks * CT_KV_BLOCK * 2.0 * (double)(args->kv_heads * args->head_dim) * F32,
+        .activation_bytes = 2 * q * F32,
+    };
+    ct_trace_op *op =
+        entry("attention", args->tokens, keys, args->heads, args->n_rows, cost,
+              "%lld x %lld, keys %lld", LL(args->heads), LL(args->head_dim), LL(keys));
+    double start = ct_now_ms();
+    ct_status st = active->base->attention(ctx, args, err);
+    took(op, start);
+    return st;
+}
+
+static void select_heads(uint8_t *keep, const float *score, const int32_t *k, int64_t tokens,
+                         int64_t heads)
+{
+    ct_cost cost = {0, 0, (double)(tokens * heads) * (F32 + 1), false};
+    ct_trace_op *op = entry("select_heads", tokens, heads, 0, 0, cost, "%lld", LL(heads));
+    double start = ct_now_ms();
+    active->base->select_heads(keep, score, k, tokens, heads);
+    took(op, start);
+}
+
+static void mask_heads(float *x, const uint8_t *keep, int64_t tokens, int64_t heads,
+                       int64_t head_dim)
+{
+    ct_cost cost = {0, 0, (double)(tokens * heads) * (double)(head_dim * F32 + 1), false};
+    ct_trace_op *op = entry("mask_heads", tokens, heads, head_dim, 0, cost, "%lld x %lld",
+                            LL(heads), LL(head_dim));
+    double start = ct_now_ms();
+    active->base->mask_heads(x, keep, tokens, heads, head_dim);
+    took(op, start);
+}
+
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+ct_trace *ct_trace_new(const ct_model *model, ct_err *err)
+{
+    ct_trace *trace = calloc(1, sizeof *trace);
+    if (!trace) {
+        (void)ct_fail_memory(err, "trace", sizeof *trace);
+        return NULL;
+    }
+    trace->base = model->ops;
+    trace->ops = *model->ops;
+#define NOTE(op)                                                                                   \
+    if (trace->ops.op) trace->ops.op = op
+    NOTE(matmul);
+    NOTE(block_matmul);
+    NOTE(embed);
+    NOTE(rms_norm);
+    NOTE(gelu_mul);
+    NOTE(mul);
+    NOTE(add);
+    NOTE(soft_cap);
+    NOTE(conv1d);
+    NOTE(rg_lru);
+    NOTE(rope);
+    NOTE(attention);
+    NOTE(select_heads);
+    NOTE(mask_heads);
+#undef NOTE
+    return trace;
+}
+
+ct_status ct_trace_step(ct_trace *trace, ct_model *model, ct_session *session, ct_row *rows,
+                        size_t n_rows, ct_err *err)
+{
+    CT_ASSERT(model->ops == trace->base && trace->steps < CT_TRACE_STEPS);
+    model->ops = &trace->ops;
+    active = trace;
+    double start = ct_now_ms();
+    ct_status st = ct_step(session, rows, n_rows, err);
+    trace->wall_ms[trace->steps++] = ct_now_ms() - start;
+    active = NULL;
+    model->ops = trace->base;
+    if (st == CT_OK && trace->overflow)
+        st = ct_fail(err, CT_ERR_LIMIT, "trace: expected at most %d shapes of operations in a step",
+                     CT_TRACE_OPS);
+    return st;
+}
+
+/* ---- what was found -------------------------------------------------------------------------- */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double ct_trace_median(const double *values, int64_t n)
+{
+    double sorted[CT_TRACE_STEPS];
+    CT_ASSERT(n > 0 && n <= CT_TRACE_STEPS);
+    memcpy(sorted, values, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
+    return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+}
+
+double ct_trace_call_ms(const ct_trace *trace, const ct_trace_op *op)
+{
+    return ct_trace_median(op->ms, trace->steps) * (double)trace->steps / (double)op->calls;
+}
+
+double ct_cost_least_ms(const ct_cost *cost, const ct_limits *limits, ct_compute compute,
+                        bool memory_alone)
+{
+    bool bf16 = cost->product && compute == CT_COMPUTE_BF16 && limits->bf16_gflop_s > 0;
+    double bytes = cost->memory_bytes + (memory_alone ? 0 : cost->activation_bytes);
+    double arithmetic = cost->flops / (bf16 ? limits->bf16_gflop_s : limits->f32_gflop_s) * 1e-6;
+    double moved = bytes / limits->read_gb_s * 1e-6;
+    return arithmetic > moved ? arithmetic : moved;
+}
+
+double ct_trace_least_ms(const ct_trace *trace, const ct_limits *limits, ct_compute compute)
+{
+    double sum = 0;
+    for (size_t i = 0; i < trace->n_ops; i++)
+        sum += ct_cost_least_ms(&trace->list[i].cost, limits, compute, true) *
+               (double)trace->list[i].calls / (double)trace->steps;
+    return sum;
+}
