@@ -2,195 +2,34 @@
 
     python3 evaluate.py --haystack FILES... [--model .] [--out RESULTS.json] [--paper-prompts DIR]
 
-Prompts: the paper's template, lengths 250 .. 4096 of this tokenizer's tokens times depths 0 .. 100 (10 x 10), needle about
-Dolores Park. Weights as in the file (bf16), float32 arithmetic, greedy, 40 tokens, the paper's `table` scoring,
-accuracy = mean score / 5. Generation stage: the prompt yields the first token with all heads, and head selection acts from
-the second token on. The window is counted as DeepMind does: a query sees itself and W tokens before it.
+Prompts, scoring and head selection: ../common/niah.py; lengths 250 .. 4096 of this tokenizer's tokens times depths 0 .. 100
+(10 x 10). The window is counted as DeepMind does: a query sees itself and W tokens before it.
 """
 import argparse
-import glob
 import json
 import os
-import re
+import sys
 import time
 
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "common"))
+
 import griffin
-
-SENTENCE = "The best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day."
-QUESTION = "What is the best thing to do in San Francisco?"
-CUE = "\n\nANSWER: Here is the most relevant sentence in the context: "
-NEW_TOKENS = 40
-RULES = ("entropy", "random", "inverted")
-
-
-def linspace(a, b, n):
-    return [round(a + (b - a) * i / (n - 1)) for i in range(n)]
-
-
-def build_prompt(tok, haystack_ids, needle, length, depth, twice=False):
-    """The prompt for `length` tokens: haystack + needle are `length` - 200 tokens."""
-    def encode(s):
-        return tok.encode(s, add_special_tokens=False).ids
-    ids, full_stop = encode(needle), set(encode("."))
-    context = encode(tok.decode(haystack_ids[:length]))[:length - 200 - len(ids)]
-    cut = len(context)
-    if depth < 100:
-        cut = int(len(context) * (depth / 100))
-        while cut and context[cut - 1] not in full_stop:
-            cut -= 1
-    prompt = "CONTEXT: " + tok.decode(context[:cut] + ids + context[cut:]) + "\n\nQUESTION: " + QUESTION
-    return (prompt + "\n\n" + prompt if twice else prompt) + CUE
-
-
-def clean(text):
-    return " ".join(re.sub(r"[^\w\s]", "", text.lower()).split())
-
-
-def score(text):
-    text = clean(text)
-    if clean(SENTENCE) in text:
-        return 5.0
-    if "is to eat a sandwich and sit in dolores park on a sunny day" in text:
-        return 4.0
-    return (1.0 * ("eat a sandwich" in text) + 0.5 * ("dolores park" in text) + 0.5 * ("sit in dolores park" in text)
-            + 1.0 * ("sunny day" in text))
-
-
-class Prompt:
-    def __init__(self, tok, text, length, depth):
-        e = tok.encode(text)
-        self.text, self.length, self.depth, self.ids = text, length, depth, e.ids
-        at = text.rindex(SENTENCE)      # the last copy of a read-twice prompt
-        span = [i for i, (a, b) in enumerate(e.offsets) if b > at and a < at + len(SENTENCE) and b > a]
-        self.first, self.last = span[0], span[-1]
-
-    def place(self, window):
-        """Where the needle is during the answer: inside the window to its end, outside from the start, or between."""
-        if self.first >= len(self.ids) - 1 + NEW_TOKENS - window:
-            return "inside"
-        return "outside" if self.last < len(self.ids) - 1 - window else "between"
-
-
-def selector(rule, k, generator, heads):
-    if rule is None or k == heads:
-        return None
-    return lambda P: griffin.select_heads(P, rule, k, generator)
-
-
-def prefill_all(dec, prompts, select=None):
-    """Prefills in batches of like length; returns first tokens and one merged state, in the order of `prompts`."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-    longest = len(prompts[order[-1]].ids)
-    first, merged, at = [None] * len(prompts), None, 0
-    dev = dec.device
-    while at < len(order):
-        size = max(1, min(16, int((2.5e8 if dec.w["model.final_norm.weight"].is_cuda else 2e7) / (8 * len(prompts[order[min(at + 3, len(order) - 1)]].ids) ** 2))))
-        chunk = order[at:at + size]
-        T = max(len(prompts[i].ids) for i in chunk)
-        ids = torch.tensor([prompts[i].ids + [0] * (T - len(prompts[i].ids)) for i in chunk], device=dev)
-        lengths = torch.tensor([len(prompts[i].ids) for i in chunk], device=dev)
-        logits, state = dec.prefill(ids, lengths, select, room=longest - T + NEW_TOKENS + 1)
-        state["used"] = longest
-        if merged is None:
-            merged = {"n": torch.empty(len(prompts), dtype=torch.long, device=dev), "used": longest,
-                      "kpos": torch.empty(len(prompts), state["kpos"].shape[1], dtype=torch.long, device=dev),
-                      "layers": [[z.new_empty(len(prompts), *z.shape[1:]) for z in layer] for layer in state["layers"]]}
-        where = torch.tensor(chunk, device=dev)
-        merged["n"][where], merged["kpos"][where] = state["n"], state["kpos"]
-        for mine, new in zip(merged["layers"], state["layers"]):
-            for a, b in zip(mine, new):
-                a[where] = b
-        for i, t in zip(chunk, logits.argmax(-1).tolist()):
-            first[i] = t
-        at += size
-    return first, merged
-
-
-def answers(dec, tok, first, state, select=None):
-    """Greedy answers; `state` is left as it was."""
-    state, token = griffin.fork(state), torch.tensor(first, device=dec.device)
-    out = [token]
-    for _ in range(NEW_TOKENS - 1):
-        token = dec.step(state, token, select).argmax(-1)
-        out.append(token)
-    rows = torch.stack(out, 1).tolist()
-    return [tok.decode(r[:r.index(1)] if 1 in r else r) for r in rows]
-
-
-def accuracy(texts):
-    return sum(score(t) for t in texts) / 5 / max(1, len(texts))
-
-
-def all_heads(dec, tok, prompts):
-    first, state = prefill_all(dec, prompts)
-    texts = answers(dec, tok, first, state)
-    by_place = {}
-    for p, t in zip(prompts, texts):
-        by_place.setdefault(p.place(dec.window), []).append(t)
-    table = {}
-    for p, t in zip(prompts, texts):
-        table.setdefault(p.length, {})[p.depth] = score(t)
-    failures = [{"length": p.length, "depth": p.depth, "place": p.place(dec.window), "tokens": len(p.ids), "answer": t}
-                for p, t in zip(prompts, texts) if score(t) < 5]
-    result = {"prompts": len(prompts), "accuracy": accuracy(texts), "by_place": {k: [len(v), accuracy(v)] for k, v in by_place.items()},
-              "score_by_length_depth": table, "failures": failures[:60]}
-    return result, first, state
-
-
-def selection(dec, tok, prompts, ks, stages, seed=0, merged=None):
-    """Accuracy by rule and k. stages: 'generation' (uses the prefilled state `merged`) or 'prefill+generation'."""
-    gen = torch.Generator(dec.device).manual_seed(seed)
-    out, samples = {}, {}
-    for rule in RULES:
-        out[rule] = {}
-        for k in ks:
-            if k in (0, 8) and rule != "entropy":
-                out[rule][k] = out["entropy"][k]
-                continue
-            select = selector(rule, k, gen, 8)
-            first, state = merged if stages == "generation" else prefill_all(dec, prompts, select)
-            texts = answers(dec, tok, first, state, select)
-            out[rule][k] = accuracy(texts)
-            if rule == "entropy":
-                samples[k] = texts[len(texts) // 2]
-    return {"prompts": len(prompts), "stages": stages, "accuracy": out, "sample_answers": samples}
-
-
-def show(name, result):
-    print(f"\n{name} ({result['prompts']} prompts, {result['stages']})")
-    ks = list(result["accuracy"]["entropy"])
-    print("k        " + " ".join(f"{k:>6}" for k in ks))
-    for rule in RULES:
-        print(f"{rule:8} " + " ".join(f"{result['accuracy'][rule][k]:6.3f}" for k in ks))
+from niah import all_heads, prompt_sets, read_haystack, selection, show
 
 
 def evaluate(weights, cfg, tok, haystack, paper_prompts, device, quick=False, grid=10):
     """haystack: {name: text}. Returns a dict for JSON and prints tables."""
     started, W, results = time.time(), cfg["attention_window_size"], {}
-    lengths, depths = linspace(250, 4096, grid), linspace(0, 100, grid)
     dec = griffin.Decoder(weights, cfg, W, device)
     uncut = griffin.Decoder(weights, cfg, 1 << 30, device)
-    sets = {}
-    for name, text in haystack.items():
-        ids = tok.encode(text, add_special_tokens=False).ids
-        if len(ids) < 4096:
-            ids = ids * (4096 // len(ids) + 1)
-        for style, needle in (("newline", f"\n{SENTENCE}\n"), ("newline+space", f"\n {SENTENCE}\n")):
-            sets[f"{name}, {style}"] = [Prompt(tok, build_prompt(tok, ids, needle, n, d), n, d) for n in lengths for d in depths]
-        twice = [Prompt(tok, build_prompt(tok, ids, f"\n{SENTENCE}\n", n, d, True), n, d) for n in lengths for d in depths[::3]]
-        sets[f"{name}, newline, read twice"] = [p for p in twice if len(p.ids) + NEW_TOKENS <= 4096]
-    for kind in ("prompts_base", "prompts_base_jrt") if paper_prompts else ():
-        files = sorted(glob.glob(os.path.join(paper_prompts, kind, "*.json")))
-        items = [json.load(open(f)) for f in files]
-        prompts = [Prompt(tok, d["content"], d["context_length"], d["depth_percent"]) for d in items]
-        sets[f"paper {kind}"] = [p for p in prompts if len(p.ids) + NEW_TOKENS <= (5120 if kind == "prompts_base" else 4096)]
-    for n, (name, prompts) in enumerate(sets.items()):
-        if not prompts or quick and n:
-            continue
+    for n, (name, prompts) in enumerate(prompt_sets(tok, haystack, paper_prompts, grid).items()):
+        if quick and n:
+            break
         r, first, state = all_heads(dec, tok, prompts)
         results[f"all heads, window {W}: {name}"] = r
         print(f"all heads, window {W}: {name}: accuracy {r['accuracy']:.3f}; "
@@ -221,24 +60,10 @@ def evaluate(weights, cfg, tok, haystack, paper_prompts, device, quick=False, gr
     return results
 
 
-def read_haystack(args):
-    """NAME=GLOB arguments -> {name: text}, files in sorted order."""
-    out = {}
-    for arg in args:
-        name, pattern = arg.split("=", 1)
-        files = sorted(glob.glob(pattern))
-        if files:
-            out[name] = "".join(open(f).read() for f in files)
-        else:
-            print(f"no file matches {pattern}: skipped")
-    return out
-
-
 def main():
-    here = os.path.dirname(os.path.abspath(__file__))
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("--haystack", nargs="+", required=True, metavar="NAME=GLOB")
-    ap.add_argument("--model", default=here)
+    ap.add_argument("--model", default=HERE)
     ap.add_argument("--paper-prompts", help="folder with prompts_base and prompts_base_jrt")
     ap.add_argument("--out")
     ap.add_argument("--quick", action="store_true", help="the first set only")

@@ -295,22 +295,7 @@ def flat_tables(cfg, B, T, device):
     return (pos, *rope_tables(cfg, pos))
 
 
-# ---------------------------------------------------------------- plain path: cache, window, head selection
-
-def select_heads(P, rule, k, generator=None):
-    """P [B, H, Q, S] attention weights -> keep [B, H, Q]. rule: entropy (lowest first), inverted (highest first), random.
-    Ties go to the lowest head index."""
-    B, H, Q, _ = P.shape
-    if rule == "random":
-        score = torch.rand(B, H, Q, device=P.device, generator=generator)
-    else:
-        score = -torch.xlogy(P, P).sum(-1) / math.log(2.0)
-        if rule == "inverted":
-            score = -score
-    order = torch.argsort(score, dim=1, stable=True)
-    keep = torch.zeros(B, H, Q, device=P.device)
-    return keep.scatter_(1, order[:, :k], 1.0)
-
+# ---------------------------------------------------------------- plain path: cache, window
 
 class Decoder:
     """Plain float32 forward with state. A query sees itself and the `window` tokens before it (DeepMind's count).
@@ -399,9 +384,3 @@ class Decoder:
             x = mlp(x, *second[2:])
         state["n"], state["used"] = pos + 1, slot + 1
         return self._logits(x)
-
-
-def fork(state):
-    """A copy of a decoding state."""
-    return {"n": state["n"].clone(), "kpos": state["kpos"].clone(), "used": state["used"],
-            "layers": [[z.clone() for z in layer] for layer in state["layers"]]}

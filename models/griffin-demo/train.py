@@ -2,7 +2,7 @@
 
     python3 train.py --work WORKDIR --out OUTDIR [--seconds 450 85] [--haystack NAME=GLOB ...]
 
-WORKDIR holds tokens.npy and pools.json (tokenizer.py). One GPU of the H100's size; stage lengths are wall-clock seconds,
+WORKDIR holds tokens.npy and pools.json (../common/tokenizer.py). One GPU of the H100's size; stage lengths are wall-clock seconds,
 compilation not counted. OUTDIR receives model.safetensors (bf16), config.json, generation_config.json, log.json and the
 float32 weights after the first stage (natural-0.safetensors, natural-1.safetensors), from which `--from OUTDIR` starts
 the second stage alone. `--tiny` is a dry run for a CPU.
@@ -22,11 +22,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "common"))
+
 import evaluate
 import griffin
+import niah
 import rows
-
-HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def drop_heads(cfg, B, share, kmin, device, generator):
@@ -185,7 +187,7 @@ def main():
     with open(os.path.join(args.out, "log.json"), "w") as f:
         json.dump({"arguments": vars(args), "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
                    "torch": torch.__version__, "seconds": time.time() - started, "log": trainer.log}, f, indent=1)
-    haystack = evaluate.read_haystack(args.haystack)
+    haystack = niah.read_haystack(args.haystack)
     if haystack or args.paper_prompts:
         tok = Tokenizer.from_file(os.path.join(HERE, "tokenizer.json"))
         del trainer

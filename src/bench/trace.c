@@ -93,6 +93,25 @@ static ct_status block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t 
     return st;
 }
 
+static ct_status gelu_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                          const ct_mlp *mlp, float *hidden, ct_err *err)
+{
+    double t = (double)tokens, f = (double)mlp->gate.rows, e = (double)mlp->gate.cols;
+    ct_cost cost = {
+        .flops = 6 * t * f * e,
+        .memory_bytes =
+            matrix_bytes(&mlp->gate) + matrix_bytes(&mlp->up) + matrix_bytes(&mlp->down),
+        .activation_bytes = 3 * t * e * F32, /* the hidden units need not leave the caches */
+        .product = true,
+    };
+    ct_trace_op *op = entry("gelu_mlp", tokens, mlp->gate.rows, mlp->gate.cols, 0, cost,
+                            "%lld x %lld", LL(mlp->gate.rows), LL(mlp->gate.cols));
+    double start = ct_now_ms();
+    ct_status st = active->base->gelu_mlp(ctx, y, x, tokens, mlp, hidden, err);
+    took(op, start);
+    return st;
+}
+
 static void embed(float *x, const int32_t *ids, int64_t tokens, const ct_matrix *table, float scale)
 {
     double values = (double)tokens * (double)table->cols;
@@ -146,11 +165,13 @@ static void add(float *y, const float *a, int64_t count)
     took(op, start);
 }
 
-static void soft_cap(float *x, int64_t count, float cap)
+static void soft_cap(float *const *y, const float *x, int64_t rows, int64_t count, float cap)
 {
-    ct_trace_op *op = elements("soft_cap", count, 3, 2);
+    double values = (double)rows * (double)count;
+    ct_cost cost = {3 * values, 0, 2 * values * F32, false};
+    ct_trace_op *op = entry("soft_cap", rows, count, 0, 0, cost, "%lld", LL(count));
     double start = ct_now_ms();
-    active->base->soft_cap(x, count, cap);
+    active->base->soft_cap(y, x, rows, count, cap);
     took(op, start);
 }
 
@@ -299,6 +320,7 @@ ct_trace *ct_trace_new(const ct_model *model, ct_err *err)
     if (trace->ops.op) trace->ops.op = op
     NOTE(matmul);
     NOTE(block_matmul);
+    NOTE(gelu_mlp);
     NOTE(embed);
     NOTE(rms_norm);
     NOTE(gelu_mul);

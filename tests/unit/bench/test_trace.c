@@ -79,13 +79,17 @@ static void a_traced_step_gives_the_bits_of_an_untraced_one(void **state)
     assert_int_equal(trace->steps, 1);
     assert_ptr_equal(model->ops, trace->base);
 
-    const ct_trace_op *up = find(trace, "matmul", "384 x 256"); /* gate and up of each MLP */
-    assert_int_equal(up->tokens, 9);
-    assert_int_equal(up->calls, 2 * 11);
-    assert_true(up->cost.product);
-    assert_true(up->cost.flops == 2.0 * 9 * 384 * 256);
-    assert_true(up->cost.memory_bytes == 384 * 256 * 2);
-    assert_true(up->cost.activation_bytes == 9 * (384 + 256) * 4);
+    const ct_trace_op *x = find(trace, "matmul", "256 x 256"); /* linear_x and _y of 8 layers, q */
+    assert_int_equal(x->tokens, 9);
+    assert_int_equal(x->calls, 2 * 8 + 3);
+    assert_true(x->cost.product);
+    assert_true(x->cost.flops == 2.0 * 9 * 256 * 256);
+    assert_true(x->cost.memory_bytes == 256 * 256 * 2);
+    assert_true(x->cost.activation_bytes == 9 * (256 + 256) * 4);
+    const ct_trace_op *mlp = find(trace, "gelu_mlp", "384 x 256");
+    assert_int_equal(mlp->calls, 10); /* the last layer's is for the wanted tokens only */
+    assert_true(mlp->cost.flops == 6.0 * 9 * 384 * 256);
+    assert_true(mlp->cost.memory_bytes == 3 * 384 * 256 * 2);
     /* 64 + 65 keys and 1 + ... + 7; two blocks of the fork and one of the other row. */
     const ct_trace_op *attention = find(trace, "attention", "8 x 32, keys 128");
     assert_int_equal(attention->calls, 3);

@@ -1,10 +1,10 @@
-"""Builds the training text of griffin-demo from Debian packages.
+"""Builds the training text of the demo models from Debian packages.
 
     python3 corpus.py --out WORKDIR        (Debian 12; needs apt-get and dpkg-deb)
 
 Downloads the packages below with `apt-get download` (nothing is installed), unpacks them, takes the English
 prose out of them and writes WORKDIR/corpus.txt: one document after another, printable ASCII and newlines only.
-The text itself is not part of this repository; NOTICE lists the packages with their licences.
+The text itself is not part of this repository; griffin-demo/NOTICE lists the packages with their licences.
 """
 import argparse
 import glob

@@ -1,6 +1,6 @@
-"""Trains the tokenizer of griffin-demo and prepares the training data.
+"""Trains the tokenizer of the demo models and prepares the training data.
 
-    python3 tokenizer.py --work WORKDIR [--model .]
+    python3 tokenizer.py --work WORKDIR --model ../griffin-demo
 
 Reads WORKDIR/corpus.txt (corpus.py); writes tokenizer.json and tokenizer_config.json into the model's folder, and
 WORKDIR/tokens.npy (uint16 ids of the whole corpus, <bos> never inside) and WORKDIR/pools.json (words and phrases
@@ -67,7 +67,7 @@ def pools(text, rng):
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("--work", required=True)
-    ap.add_argument("--model", default=os.path.dirname(os.path.abspath(__file__)))
+    ap.add_argument("--model", required=True, help="folder that receives the tokenizer")
     args = ap.parse_args()
     with open(os.path.join(args.work, "corpus.txt")) as f:
         text = f.read()

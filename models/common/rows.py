@@ -1,4 +1,4 @@
-"""Makes the training rows of griffin-demo: needles in text, plain text, copying. Every row is drawn afresh.
+"""Makes the training rows of the demo models: needles in text, plain text, copying. Every row is drawn afresh.
 
 A row is T + 1 token ids and a class for each: 0 no loss, 1 text, 2 answer, 3 second copy. Needles are random: their words
 come from tokenizer.py's pools, which hold no content word of the evaluation's needle. The answer is always the exact
@@ -284,6 +284,38 @@ class Feed:
 
     def get(self):
         return self.queue.get()
+
+    def close(self):
+        for p in self.processes:
+            p.terminate()
+
+
+def _work_in_order(work, model, seed, tokens, steps, spread, first, stride, queue):
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    maker = load(work, model, seed)
+    for step in range(first, steps, stride):
+        maker.rng = np.random.default_rng((seed, step))
+        progress = step / steps
+        queue.put(maker.batch(tokens, 0.61 + 0.39 * progress if spread else progress))
+
+
+class OrderedFeed:
+    """The batches of a stage of `steps` steps from step `start` on, always the same for a seed: batch n is drawn from (seed, n) alone,
+    whatever the number of workers. `spread`: all lengths from the first step."""
+
+    def __init__(self, work, model, seed, tokens, workers, steps, spread=False, start=0):
+        ctx = multiprocessing.get_context("spawn")
+        self.queues, self.step = [ctx.Queue(maxsize=3) for _ in range(workers)], 0
+        self.processes = [ctx.Process(target=_work_in_order, daemon=True,
+                                      args=(work, model, seed, tokens, steps, spread, start + i, workers, self.queues[i])) for i in range(workers)]
+        for p in self.processes:
+            p.start()
+
+    def get(self):
+        """The next batch (ids, classes)."""
+        batch = self.queues[self.step % len(self.queues)].get()
+        self.step += 1
+        return batch
 
     def close(self):
         for p in self.processes:
