@@ -86,7 +86,7 @@ static ct_status report_run(const char *dir, ct_err *err)
 {
     ct_status st;
     char *table = NULL, *figures = NULL, *html = NULL;
-    CT_TRY(ct_report_table(dir, &table, err));
+    CT_TRY(ct_report_table(&dir, 1, &table, err));
     fputs(table, stdout);
     figures = ct_path_join(dir, "figures", err);
     html = ct_path_join(dir, "report.html", err);

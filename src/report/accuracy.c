@@ -29,7 +29,8 @@ typedef struct ct_series {
 typedef struct ct_entry {
     char *label;
     bool reference;
-    size_t mark; /* counts entries that are not references */
+    size_t mark;      /* counts entries that are not references */
+    size_t ink, dash; /* colour and pattern; of an overlay a model has one colour */
     size_t least, most;
 } ct_entry;
 
@@ -39,6 +40,7 @@ typedef struct ct_chart {
     ct_series *series;
     ct_entry *entries;
     size_t *panel_of; /* [n_series] */
+    size_t dashes;    /* counts the lines of a model, while an overlay is made */
     double x_high;    /* of the panel being drawn */
     ct_box plot;
 } ct_chart;
@@ -54,8 +56,9 @@ static void chart_clear(ct_chart *c)
 
 /* ---- what is shown --------------------------------------------------------------------------- */
 
-static ct_status entry_find(ct_chart *c, const ct_stats_version *v, unsigned mask, size_t *out,
-                            ct_err *err)
+/* model: counts the models of the figure. */
+static ct_status entry_find(ct_chart *c, const ct_stats_version *v, size_t model, unsigned mask,
+                            size_t *out, ct_err *err)
 {
     ct_status st = CT_OK;
     ct_buf label = {0};
@@ -67,6 +70,8 @@ static ct_status entry_find(ct_chart *c, const ct_stats_version *v, unsigned mas
     if (i == c->n_entries) {
         *e = (ct_entry){.reference = v->points[0].keep_heads < 0 && v->n_points == 1,
                         .mark = marks,
+                        .ink = c->figure->overlay ? model : marks,
+                        .dash = c->figure->overlay ? c->dashes : marks,
                         .least = v->prompts_least,
                         .most = v->prompts_most};
         e->label = ct_buf_take(&label);
@@ -97,7 +102,8 @@ static ct_status chart_init(ct_chart *c, const ct_figure *f, ct_err *err)
     }
     unsigned all, mask = ct_label_differing(f->stats, f->versions, f->n_versions, &all);
     /* A panel's title names the model, so the legend need not. */
-    unsigned rest = mask & ~(unsigned)CT_FIELD_MODEL;
+    size_t models = 0;
+    unsigned rest = f->overlay ? mask : mask & ~(unsigned)CT_FIELD_MODEL;
     for (size_t i = 0; i < f->n_versions; i++) {
         const ct_stats_version *v = &f->stats->versions[f->versions[i]];
         ct_series *s = &c->series[c->n_series++];
@@ -108,9 +114,11 @@ static ct_status chart_init(ct_chart *c, const ct_figure *f, ct_err *err)
             st = ct_fail_memory(err, "figure", v->n_points);
             goto done;
         }
-        CT_TRY(entry_find(c, v, rest, &s->style, err));
-        bool new_model = i == 0 || v->model_index != c->series[i - 1].version->model_index;
-        c->n_panels += new_model;
+        bool new_model = i && v->model_index != c->series[i - 1].version->model_index;
+        models += new_model;
+        c->dashes = i == 0 || new_model ? 0 : c->dashes + !s->reference;
+        CT_TRY(entry_find(c, v, models, rest, &s->style, err));
+        c->n_panels += i == 0 || (new_model && !f->overlay);
         c->panel_of[i] = c->n_panels - 1;
     }
 done:
@@ -119,12 +127,12 @@ done:
 
 static unsigned entry_rgb(const ct_entry *e)
 {
-    return e->reference ? REFERENCE_RGB : ct_series_rgb(e->mark);
+    return e->reference ? REFERENCE_RGB : ct_series_rgb(e->ink);
 }
 
 static ct_dash entry_dash(const ct_entry *e)
 {
-    return e->reference ? CT_DASH_DOT : (ct_dash)(e->mark % CT_DASH_COUNT);
+    return e->reference ? CT_DASH_DOT : (ct_dash)(e->dash % CT_DASH_COUNT);
 }
 
 /* ---- legend ---------------------------------------------------------------------------------- */

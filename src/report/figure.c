@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "report/label.h"
+#include "report/tables.h"
 
 const ct_text_style CT_TEXT_TITLE = {.size = 10.5, .bold = true, .rgb = 0x1A1A1A};
 const ct_text_style CT_TEXT_LABEL = {.size = 9, .rgb = 0x1A1A1A};
@@ -192,20 +193,31 @@ static ct_status plan_accuracy(ct_plan *plan, const ct_stats *stats, ct_err *err
     ct_status st = CT_OK;
     ct_figure *f;
     bool any = false, any_edit = false, rows = false;
+    size_t models = 0; /* in the figure by heads; versions stand by model */
+    const ct_stats_version *last = NULL;
     for (size_t i = 0; i < stats->n_versions; i++) {
-        if (!stats->versions[i].cells) continue;
+        const ct_stats_version *v = &stats->versions[i];
+        if (!v->cells) continue;
+        if (swept(v) || !edits(v)) {
+            models += !last || last->model_index != v->model_index;
+            last = v;
+        }
         any |= swept(&stats->versions[i]);
         rows |= !swept(&stats->versions[i]);
         any_edit |= !swept(&stats->versions[i]) && edits(&stats->versions[i]);
     }
-    if (any) {
+    for (int overlay = 0; overlay < (models > 1 ? 2 : 1) && any; overlay++) {
         CT_TRY(plan_add(plan, CT_FIGURE_ACCURACY, stats, &f, err));
+        f->overlay = overlay;
         for (size_t i = 0; i < stats->n_versions; i++) {
             const ct_stats_version *v = &stats->versions[i];
             /* An untouched run is a line of reference beside the sweeps. */
             if (v->cells && (swept(v) || !edits(v))) f->versions[f->n_versions++] = i;
         }
-        CT_TRY(name_figure(f, "accuracy_by_heads", "Accuracy by number of heads kept", err));
+        CT_TRY(name_figure(f, overlay ? "accuracy_by_heads_overlay" : "accuracy_by_heads",
+                           overlay ? "Accuracy by number of heads kept, all models"
+                                   : "Accuracy by number of heads kept",
+                           err));
         CT_TRY(
             caption(f,
                     "Accuracy: mean score over prompts / maximum score; band or bar: 95\xC2\xA0% "
@@ -423,35 +435,30 @@ ct_status ct_figure_draw(ct_canvas *canvas, const void *figure, ct_err *err)
 
 /* ---- CSV ------------------------------------------------------------------------------------- */
 
-/* A field is always quoted if it is text from a study, so that commas and quotes survive. */
-static ct_status csv_text(ct_buf *out, const char *text, ct_err *err)
-{
-    ct_status st = ct_buf_adds(out, "\"", err);
-    for (; *text && st == CT_OK; text++) {
-        if (*text == '"') st = ct_buf_adds(out, "\"", err);
-        if (st == CT_OK) st = ct_buf_add(out, text, 1, err);
-    }
-    return st == CT_OK ? ct_buf_adds(out, "\",", err) : st;
-}
-
 static const char VERSION_COLUMNS[] = "study,model,heads,metric,stages,weights_generation,"
                                       "weights_prefill,template,read_twice,semantics,scoring,"
                                       "keep_heads";
 
+static ct_status csv_field(ct_buf *out, const char *text, ct_err *err)
+{
+    ct_status st = ct_csv_text(out, text, err);
+    return st == CT_OK ? ct_buf_adds(out, ",", err) : st;
+}
+
 static ct_status csv_version(ct_buf *out, const ct_stats_version *v, int64_t k, ct_err *err)
 {
     ct_status st = CT_OK;
-    CT_TRY(csv_text(out, v->study, err));
-    CT_TRY(csv_text(out, v->model, err));
+    CT_TRY(csv_field(out, v->study, err));
+    CT_TRY(csv_field(out, v->model, err));
     CT_TRY(ct_buf_addf(out, err, "%lld,", (long long)v->heads));
-    CT_TRY(csv_text(out, v->metric, err));
-    CT_TRY(csv_text(out, v->stages, err));
-    CT_TRY(csv_text(out, v->weights_generation, err));
-    CT_TRY(csv_text(out, v->weights_prefill, err));
-    CT_TRY(csv_text(out, v->template_name, err));
+    CT_TRY(csv_field(out, v->metric, err));
+    CT_TRY(csv_field(out, v->stages, err));
+    CT_TRY(csv_field(out, v->weights_generation, err));
+    CT_TRY(csv_field(out, v->weights_prefill, err));
+    CT_TRY(csv_field(out, v->template_name, err));
     CT_TRY(ct_buf_addf(out, err, "%d,", v->read_twice));
-    CT_TRY(csv_text(out, v->semantics, err));
-    CT_TRY(csv_text(out, v->scoring, err));
+    CT_TRY(csv_field(out, v->semantics, err));
+    CT_TRY(csv_field(out, v->scoring, err));
     if (k >= 0) CT_TRY(ct_buf_addf(out, err, "%lld", (long long)k)); /* empty: no selection */
 done:
     return st;

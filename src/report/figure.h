@@ -31,7 +31,8 @@ typedef struct ct_figure {
     size_t *versions; /* ascending; of CT_FIGURE_MAPS: those of its panels */
     size_t n_panels;
     ct_map_panel *panels;
-    bool single; /* one of the maps that another figure shows together */
+    bool single;  /* one of the maps that another figure shows together */
+    bool overlay; /* of CT_FIGURE_ACCURACY: all models on one pair of axes, not a panel each */
 } ct_figure;
 
 /* Which figures are wanted, as bits; a study's key `figures` names them. */

@@ -225,12 +225,23 @@ static void grid_choose(const ct_figure *f, size_t n_lengths, size_t n_depths, s
     if (*columns == 2) *height = fmin(*height, 170);
 }
 
+/* "keep - null" with an en dash as "keep-null". */
+static void tighten(char *title)
+{
+    static const char spaced[] = " \xE2\x80\x93 ";
+    char *dash = strstr(title, spaced);
+    if (!dash) return;
+    memmove(dash, dash + 1, 3);
+    memmove(dash + 3, dash + sizeof spaced - 1, strlen(dash + sizeof spaced - 1) + 1);
+}
+
 /* The title on the left above each map and its accuracy on the right. Narrow maps go without the
- * sign for per cent and then without bold letters, all of a figure alike. */
+ * sign for per cent, then without bold letters, then without blanks around a dash, all of a figure
+ * alike. */
 static ct_status titles_draw(ct_canvas *canvas, const ct_figure *f, const ct_box *areas,
                              ct_err *err)
 {
-    enum { FULL, NO_SIGN, PLAIN, DRAW };
+    enum { FULL, NO_SIGN, PLAIN, TIGHT, DRAW };
     int form = FULL;
     for (int pass = FULL; pass <= DRAW; pass++)
         for (size_t i = 0; i < f->n_panels && (pass == form || pass == DRAW); i++) {
@@ -242,14 +253,21 @@ static ct_status titles_draw(ct_canvas *canvas, const ct_figure *f, const ct_box
             number.across = CT_ALIGN_END;
             bool sign = form == FULL && strcmp(panel->accuracy, "failed") != 0;
             char *text = ct_strf(err, "%s%s", panel->accuracy, sign ? " %" : "");
-            if (!text) return CT_ERR_MEMORY;
-            ct_box left = ct_canvas_measure(canvas, &title, areas[i].x, y, panel->title);
+            char *name = ct_strdup(panel->title, err);
+            if (!text || !name) {
+                free(text);
+                free(name);
+                return CT_ERR_MEMORY;
+            }
+            if (form == TIGHT) tighten(name);
+            ct_box left = ct_canvas_measure(canvas, &title, areas[i].x, y, name);
             ct_box box = pass == DRAW ? ct_canvas_text(canvas, &number, right, y, text)
                                       : ct_canvas_measure(canvas, &number, right, y, text);
             free(text);
-            if (left.x + left.width + 6 > box.x && form == pass && form < PLAIN) form++;
+            if (left.x + left.width + 6 > box.x && form == pass && form < TIGHT) form++;
             title.max_width = fmax(box.x - areas[i].x - 4, 12);
-            if (pass == DRAW) ct_canvas_text(canvas, &title, areas[i].x, y, panel->title);
+            if (pass == DRAW) ct_canvas_text(canvas, &title, areas[i].x, y, name);
+            free(name);
         }
     return CT_OK;
 }

@@ -6,7 +6,11 @@
 
 #include "base/err.h"
 #include "io/file.h"
+#include "report/compare.h"
 #include "report/figure.h"
+#include "report/label.h"
+#include "report/tables.h"
+#include "report/weights.h"
 
 static ct_status add_cell(void *user, const ct_cell *cell, ct_err *err)
 {
@@ -17,7 +21,7 @@ static ct_status add_cell(void *user, const ct_cell *cell, ct_err *err)
 static unsigned wanted_by(const char *figures)
 {
     unsigned wanted = 0;
-    if (figures && strstr(figures, "accuracy_by_heads")) wanted |= CT_WANT_ACCURACY;
+    if (figures && strstr(figures, "accuracy_by_")) wanted |= CT_WANT_ACCURACY;
     if (figures && strstr(figures, "retrieval_map")) wanted |= CT_WANT_MAPS;
     return wanted ? wanted : CT_WANT_ALL;
 }
@@ -70,13 +74,13 @@ void ct_report_close(ct_report_runs *runs)
     *runs = (ct_report_runs){0};
 }
 
-ct_status ct_report_table(const char *dir, char **text, ct_err *err)
+ct_status ct_report_table(const char *const *dirs, size_t n_dirs, char **text, ct_err *err)
 {
     ct_status st = CT_OK;
-    ct_report_runs runs;
+    ct_report_runs runs = {0};
     ct_buf buf = {0};
     *text = NULL;
-    CT_TRY(ct_report_open(&dir, 1, &runs, err));
+    CT_TRY(ct_report_open(dirs, n_dirs, &runs, err));
     CT_TRY(ct_table_text(runs.stats, &buf, err));
     *text = ct_buf_take(&buf);
     if (!*text) st = ct_fail_memory(err, "table", 1);
@@ -86,11 +90,11 @@ done:
     return st;
 }
 
-static ct_status write_form(const char *dir, const ct_figure *figure, const char *ending,
+static ct_status write_form(const char *dir, const char *stem, const char *ending,
                             const ct_buf *bytes, ct_err *err)
 {
     ct_status st = CT_OK;
-    char *path = NULL, *name = ct_strf(err, "%s.%s", figure->name, ending);
+    char *path = NULL, *name = ct_strf(err, "%s.%s", stem, ending);
     CT_TRY(name ? CT_OK : CT_ERR_MEMORY);
     path = ct_path_join(dir, name, err);
     CT_TRY(path ? CT_OK : CT_ERR_MEMORY);
@@ -111,12 +115,62 @@ static ct_status write_figure(ct_fonts *fonts, const char *dir, const ct_figure 
         ct_buf_clear(&bytes);
         CT_TRY(ct_figure_render(fonts, ct_figure_draw, figure, figure->title, figure->description,
                                 (ct_figure_form)form, &bytes, err));
-        CT_TRY(write_form(dir, figure, endings[form], &bytes, err));
+        CT_TRY(write_form(dir, figure->name, endings[form], &bytes, err));
     }
     ct_buf_clear(&bytes);
     CT_TRY(ct_figure_csv(figure, &bytes, err));
-    CT_TRY(write_form(dir, figure, "csv", &bytes, err));
+    CT_TRY(write_form(dir, figure->name, "csv", &bytes, err));
 done:
+    ct_buf_clear(&bytes);
+    return st;
+}
+
+/* Table 6.1 of each model, as table_6.1 or, of several, table_6.1_VERSION. */
+static ct_status write_weights(const char *dir, const ct_stats *stats, const ct_comparison *all,
+                               size_t n, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_weights_table *tables = NULL;
+    char **slugs = NULL, *name = NULL;
+    ct_buf bytes = {0};
+    size_t n_tables = 0;
+    CT_TRY(ct_weights_tables_new(stats, all, n, &tables, &n_tables, err));
+    CT_TRY(ct_label_slugs(stats, &slugs, err));
+    for (size_t i = 0; i < n_tables; i++) {
+        free(name);
+        name = n_tables == 1 ? ct_strdup("table_6.1", err)
+                             : ct_strf(err, "table_6.1_%s", slugs[tables[i].first]);
+        CT_TRY(name ? CT_OK : CT_ERR_MEMORY);
+        ct_buf_clear(&bytes);
+        CT_TRY(ct_weights_csv(stats, &tables[i], &bytes, err));
+        CT_TRY(write_form(dir, name, "csv", &bytes, err));
+        ct_buf_clear(&bytes);
+        CT_TRY(ct_weights_latex(stats, &tables[i], &bytes, err));
+        CT_TRY(write_form(dir, name, "tex", &bytes, err));
+    }
+done:
+    free(tables);
+    free(name);
+    ct_slugs_free(slugs, stats->n_versions);
+    ct_buf_clear(&bytes);
+    return st;
+}
+
+static ct_status write_tables(const char *dir, const ct_stats *stats, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_comparison *all = NULL;
+    size_t n = 0;
+    ct_buf bytes = {0};
+    CT_TRY(ct_comparisons_new(stats, &all, &n, err));
+    CT_TRY(ct_accuracy_latex(stats, all, n, &bytes, err));
+    CT_TRY(write_form(dir, "accuracy", "tex", &bytes, err));
+    ct_buf_clear(&bytes);
+    CT_TRY(ct_comparisons_csv(stats, all, n, &bytes, err));
+    CT_TRY(write_form(dir, "differences", "csv", &bytes, err));
+    CT_TRY(write_weights(dir, stats, all, n, err));
+done:
+    free(all);
     ct_buf_clear(&bytes);
     return st;
 }
@@ -138,6 +192,7 @@ ct_status ct_report_figures(const char *const *dirs, size_t n_dirs, const char *
     CT_TRY(ct_fonts_new(&fonts, err));
     CT_TRY(ct_dir_make(out_dir, err));
     for (size_t i = 0; i < n; i++) CT_TRY(write_figure(fonts, out_dir, &figures[i], err));
+    CT_TRY(write_tables(out_dir, runs.stats, err));
 done:
     ct_figures_free(figures, n);
     ct_fonts_free(fonts);

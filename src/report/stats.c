@@ -24,7 +24,12 @@ static void *grow(void *array, size_t count, size_t *capacity, size_t size, ct_e
 ct_status ct_stats_new(ct_stats **out, ct_err *err)
 {
     *out = calloc(1, sizeof **out);
-    return *out ? CT_OK : ct_fail_memory(err, "report", sizeof **out);
+    if (!*out) return ct_fail_memory(err, "report", sizeof **out);
+    ct_status st = ct_textset_new(&(*out)->texts, err);
+    if (st == CT_OK) return CT_OK;
+    free(*out);
+    *out = NULL;
+    return st;
 }
 
 static void version_clear(ct_stats_version *v)
@@ -50,6 +55,7 @@ void ct_stats_free(ct_stats *stats)
     for (size_t i = 0; i < stats->n_cells; i++) free(stats->cells[i].error);
     free(stats->versions);
     free(stats->cells);
+    ct_textset_free(stats->texts);
     free(stats);
 }
 
@@ -117,8 +123,8 @@ ct_status ct_stats_add(ct_stats *stats, const ct_cell *c, ct_err *err)
     size_t v = 0;
     while (v < stats->n_versions && !version_has(&stats->versions[v], c)) v++;
     if (v == stats->n_versions) {
-        ct_status st = version_add(stats, c, err);
-        if (st != CT_OK) return st;
+        ct_status made = version_add(stats, c, err);
+        if (made != CT_OK) return made;
     }
     ct_stats_cell *cells =
         grow(stats->cells, stats->n_cells, &stats->cell_capacity, sizeof *cells, err);
@@ -128,12 +134,22 @@ ct_status ct_stats_add(ct_stats *stats, const ct_cell *c, ct_err *err)
                           .keep_heads = c->keep_heads < 0 ? -1 : c->keep_heads,
                           .length = c->length,
                           .depth = c->depth,
+                          .seed = c->seed,
                           .failed = failed,
                           .score = failed ? 0 : c->score,
                           .max_score = failed ? 0 : c->max_score,
                           .audit = c->audit,
                           .prefill_ms = c->prefill_ms,
-                          .decode_ms = c->decode_ms};
+                          .decode_ms = c->decode_ms,
+                          .prompt_tokens = c->prompt_tokens,
+                          .n_ids = (int64_t)c->n_ids,
+                          .needle_begin = c->needle_begin,
+                          .needle_end = c->needle_end,
+                          .needle_token_begin = c->needle_token_begin,
+                          .needle_token_end = c->needle_token_end};
+    ct_status st = ct_textset_add(stats->texts, text_of(c->prompt), &kept.prompt_text, err);
+    if (st == CT_OK) st = ct_textset_add(stats->texts, text_of(c->text), &kept.output, err);
+    if (st != CT_OK) return st;
     memcpy(kept.key, c->key, sizeof kept.key);
     kept.key[sizeof kept.key - 1] = 0;
     const char *prompt = *text_of(c->prompt_ids_hash) ? c->prompt_ids_hash : kept.key;

@@ -8,6 +8,7 @@
 #ifndef CT_REPORT_STATS_H
 #define CT_REPORT_STATS_H
 
+#include "report/textset.h"
 #include "store/store.h"
 
 /* Resamples of the bootstrap, and its seed: fixed, so that a report can be made again. */
@@ -42,13 +43,17 @@ typedef struct ct_stats_version {
 /* What is kept of a cell. */
 typedef struct ct_stats_cell {
     size_t version;
-    int64_t keep_heads, length, depth;
+    int64_t keep_heads, length, depth, seed;
     bool failed;
     double score, max_score;
     char key[33], prompt[33]; /* prompt: the hash of its ids, or the key if there is none */
     char *error;              /* NULL unless failed */
     ct_audit audit;
     double prefill_ms, decode_ms;
+    uint32_t prompt_text, output;     /* indices into the stats' texts */
+    int64_t prompt_tokens, n_ids;     /* n_ids: generated */
+    int64_t needle_begin, needle_end; /* bytes of the prompt's text */
+    int64_t needle_token_begin, needle_token_end;
 } ct_stats_cell;
 
 typedef struct ct_stats {
@@ -56,6 +61,7 @@ typedef struct ct_stats {
     ct_stats_version *versions; /* by model, stages, metric, weights, template, read_twice, ... */
     size_t n_cells, cell_capacity;
     ct_stats_cell *cells; /* by version, k, length, depth, prompt, key */
+    ct_textset *texts;    /* prompts and outputs, each once */
     size_t done, failed, n_models;
     int64_t first_finished_unix_ms, last_finished_unix_ms; /* 0: unknown */
 } ct_stats;

@@ -17,7 +17,8 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-static const char *const figure_names[] = {"accuracy_by_heads", "retrieval_map"};
+static const char *const figure_names[] = {"accuracy_by_heads", "accuracy_by_weights",
+                                           "retrieval_map"};
 
 /* ---- lists of numbers ------------------------------------------------------------------------ */
 
@@ -452,7 +453,8 @@ static ct_status read_figures(ct_study *s, const ct_yaml_node *node, ct_err *err
         while (i < COUNT(figure_names) && strcmp(word, figure_names[i]) != 0) i++;
         if (i == COUNT(figure_names)) {
             const char *near = ct_nearest(word, figure_names, COUNT(figure_names));
-            st = ct_yaml_fail(&s->yaml, n, "figures", err, "accuracy_by_heads or retrieval_map%s%s",
+            st = ct_yaml_fail(&s->yaml, n, "figures", err,
+                              "accuracy_by_heads, accuracy_by_weights or retrieval_map%s%s",
                               near ? "; nearest: " : "", near ? near : "");
             goto done;
         }

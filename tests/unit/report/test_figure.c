@@ -154,6 +154,34 @@ static void three_models_stand_in_three_panels(void **state)
     check_all("three", stats, NULL);
 }
 
+static void several_models_are_also_laid_over_one_pair_of_axes(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    for (int models = 1; models <= 3; models++) {
+        ct_stats *stats = begin();
+        ct_figure *figures;
+        size_t n, overlays = 0;
+        for (int m = 0; m < models; m++) {
+            char name[16];
+            snprintf(name, sizeof name, "model-%d", m);
+            made_sweep s = SWEEP;
+            s.model = name;
+            s.n_lengths = s.n_depths = 1;
+            made_add(stats, s, &err);
+        }
+        assert_ok(ct_stats_finish(stats, &err));
+        assert_ok(ct_figures_plan(stats, CT_WANT_ACCURACY, &figures, &n, &err));
+        for (size_t i = 0; i < n; i++) {
+            overlays += figures[i].overlay;
+            assert_int_equal(figures[i].n_versions, models);
+        }
+        assert_int_equal(overlays, models > 1 ? 1 : 0);
+        ct_figures_free(figures, n);
+        ct_stats_free(stats);
+    }
+}
+
 static void metrics_are_lines_of_their_own_beside_a_reference(void **state)
 {
     (void)state;
@@ -299,6 +327,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_versions_of_a_sweep_are_drawn_clean),
         cmocka_unit_test(three_models_stand_in_three_panels),
+        cmocka_unit_test(several_models_are_also_laid_over_one_pair_of_axes),
         cmocka_unit_test(metrics_are_lines_of_their_own_beside_a_reference),
         cmocka_unit_test(weight_edits_are_rows_and_a_grid_of_maps),
         cmocka_unit_test(thirty_three_values_of_k_are_drawn),

@@ -9,8 +9,13 @@
 
 #include "cells.h"
 #include "io/file.h"
+#include "report/compare.h"
 #include "report/draw.h"
+#include "report/keywords.h"
 #include "report/report.h"
+#include "report/tables.h"
+#include "report/weights.h"
+#include "task/niah.h"
 
 static const made_sweep SWEEP = {.study = "figure-3.2-recurrentgemma-2b",
                                  .model = "recurrentgemma-2b",
@@ -76,15 +81,27 @@ static void the_table_has_a_row_for_each_k(void **state)
     failed.error = "the needle is gone";
     assert_ok(ct_stats_add(stats, &failed, &err));
     char *text = table_of(stats);
-    assert_string_equal(text, "tiny-griffin; study made-up; heads kept by entropy; base prompts; "
-                              "semantics:\npaper; scoring: table\n"
-                              "accuracy in %, with the 95 % bootstrap interval over prompts\n"
-                              "\n"
-                              "   k generation              prefill + generation\n"
-                              "   0   0.0                       -\n"
-                              "   4 100.0                    50.0\n"
-                              "\n"
-                              "1 of 4 cells failed; the first: the needle is gone\n");
+    assert_string_equal(text,
+                        "tiny-griffin; study made-up; heads kept by entropy; base prompts; "
+                        "semantics:\npaper; scoring: table\n"
+                        "accuracy in %, with the 95 % bootstrap interval over prompts\n"
+                        "\n"
+                        "   k generation              prefill + generation\n"
+                        "   0   0.0                       -\n"
+                        "   4 100.0                    50.0\n"
+                        "\n"
+                        "difference from the unchanged model in points; p: paired test over "
+                        "prompts\n"
+                        "\n"
+                        "   k generation              prefill + generation\n"
+                        "   0 -100.0  p 1.000\n"
+                        "\n"
+                        "difference from selection in generation only, at the same k; prompts "
+                        "paired by\nlength and depth\n"
+                        "prefill + generation                   4   -50.0  [ -50.0,  -50.0]  "
+                        "p 1.000\n"
+                        "\n"
+                        "1 of 4 cells failed; the first: the needle is gone\n");
     free(text);
 }
 
@@ -139,12 +156,12 @@ static char *page_of(const char *name, ct_stats *stats, bool known)
                        .flags = "cortado run studies/figure-3.2-recurrentgemma-2b.yaml",
                        .numerics_version = 1,
                        .started_unix_ms = 1750000000000}};
-    assert_ok(ct_stats_finish(stats, &err));
+    if (!stats->done && !stats->failed) assert_ok(ct_stats_finish(stats, &err));
     ct_report_runs runs = {.n = 1, .runs = &run, .stats = stats, .wanted = 3};
     assert_ok(ct_html_page(&runs, &page, &err));
     ct_stats_free(stats);
     const char *dir = getenv("CORTADO_FIGURES_OUT");
-    if (dir) {
+    if (dir && *dir) {
         char *path = ct_path_join(dir, name, &err);
         assert_ok(ct_file_write(path, page.data, page.size, &err));
         free(path);
@@ -171,9 +188,17 @@ static void check_ids(const char *page)
         for (const char *at = page; (at = strstr(at, marks[m]));) {
             at += strlen(marks[m]);
             char needle[128];
+            if (!strncmp(at, "cell-", 5)) continue; /* opens a cell in the explorer */
             snprintf(needle, sizeof needle, " id=\"%.*s\"", (int)strcspn(at, "\")"), at);
             assert_non_null(strstr(page, needle));
         }
+}
+
+static size_t count(const char *text, const char *part)
+{
+    size_t n = 0;
+    for (const char *at = text; (at = strstr(at, part)); at += strlen(part)) n++;
+    return n;
 }
 
 static void the_page_escapes_what_comes_from_outside_and_its_ids_are_unique(void **state)
@@ -184,6 +209,7 @@ static void the_page_escapes_what_comes_from_outside_and_its_ids_are_unique(void
     made_sweep s = SWEEP;
     s.n_lengths = s.n_depths = 3;
     s.model = "</title><b>&\"'\xFF";
+    s.hostile = true;
     made_add(stats, s, &err);
     s.stages = "prefill+generation";
     s.knee = 8;
@@ -191,10 +217,18 @@ static void the_page_escapes_what_comes_from_outside_and_its_ids_are_unique(void
     made_add(stats, s, &err);
     char *page = page_of("hostile.html", stats, true);
     check_ids(page);
-    assert_null(strstr(page, "<script"));
+    /* The data and the script, and nothing that an output or a study brought. */
+    assert_int_equal(count(page, "<script"), 2);
+    assert_int_equal(count(page, "</script"), 2);
+    assert_int_equal(count(page, "<!--"), 0);
     assert_null(strstr(page, "</title><b>"));
     assert_null(strstr(page, "<b>"));
     assert_null(strstr(page, "http://fonts"));
+    assert_null(strstr(page, "src=\""));
+    const char *data = strstr(page, "id=\"data\">"), *end = strstr(data, "</script");
+    data = strchr(data, '>') + 1;
+    assert_ptr_equal(strchr(data, '<'), end);
+    assert_non_null(strstr(data, "\\u003c/script>"));
     assert_non_null(strstr(page, "&lt;script&gt;alert(1)&lt;/script&gt;"));
     assert_non_null(strstr(page, "&lt;b&gt;&quot;eat a sandwich&quot;&lt;/b&gt;"));
     assert_true(ct_utf8_valid(page, strlen(page)));
@@ -236,6 +270,148 @@ static void a_page_is_made_even_if_all_failed_or_nothing_ran(void **state)
     page = page_of("empty.html", begin(), false);
     assert_non_null(strstr(page, "No cell is finished yet"));
     check_ids(page);
+    free(page);
+}
+
+static void a_page_of_ten_thousand_cells_holds_each_prompt_once(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_stats *stats = begin();
+    made_sweep s = SWEEP;
+    s.heads = 49;
+    s.k_to = 49;
+    s.knee = 20;
+    s.slope = 0.3;
+    made_add(stats, s, &err);
+    s.stages = "prefill+generation";
+    made_add(stats, s, &err);
+    assert_int_equal(stats->n_cells, 10000);
+    char *page = page_of("large.html", stats, true);
+    const char *data = strstr(page, "id=\"data\">");
+    const char *pool = strstr(data, "\"pool\":"), *end = strchr(pool + 8, '}');
+    /* 100 prompts of up to 1.3 kB, 70 kB in all, share one haystack; what stands around a needle is
+     * new in each. 10,000 rows have about 70 bytes. */
+    assert_true(end - pool < 20000);
+    assert_true(strlen(data) < 1000000);
+    free(page);
+}
+
+static void keywords_on_the_page_are_those_that_are_scored(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    static const char needle[] =
+        "\nThe best thing to do in San Francisco is eat a sandwich and sit "
+        "in Dolores Park on a sunny day.\n";
+    static const char *const answers[] = {
+        "Eat a SANDWICH!",
+        "dolores park",
+        "to sit in Dolores  Park",
+        "a sunny day",
+        "on a sunny day",
+        "The best thing is to eat a sandwich and sit in Dolores Park on a sunny day.",
+        needle,
+        "nothing of it"};
+    static const ct_scoring scorings[] = {CT_SCORING_TABLE, CT_SCORING_REFERENCE,
+                                          CT_SCORING_BINARY};
+    for (size_t s = 0; s < 3; s++)
+        for (size_t a = 0; a < sizeof answers / sizeof *answers; a++) {
+            double score, max_score, sum = 0;
+            ct_keywords words;
+            char *clean, *word;
+            assert_ok(ct_score(scorings[s], NULL, 0, needle, answers[a], strlen(answers[a]), &score,
+                               &max_score, &err));
+            assert_ok(ct_keywords_new(ct_scoring_name(scorings[s]), max_score, NULL, &words, &err));
+            assert_ok(ct_score_clean(answers[a], strlen(answers[a]), &clean, &err));
+            for (size_t k = 0; k < words.count; k++) {
+                assert_ok(
+                    ct_score_clean(words.items[k].text, strlen(words.items[k].text), &word, &err));
+                if (strstr(clean, word))
+                    sum = words.items[k].set ? words.items[k].points : sum + words.items[k].points;
+                free(word);
+            }
+            if (sum != score) fail_msg("%s: expected %g, got %g", answers[a], score, sum);
+            free(clean);
+            ct_keywords_clear(&words);
+        }
+    ct_keywords words;
+    assert_ok(ct_keywords_new("table", 3,
+                              "study: own\ntask:\n  niah:\n    needle: tea is in the tin\n    "
+                              "keywords:\n      - {text: tea, points: 1}\n      - {text: the tin, "
+                              "points: 3, set: true}\n",
+                              &words, &err));
+    assert_int_equal(words.count, 3);
+    assert_string_equal(words.items[1].text, "the tin");
+    assert_true(words.items[1].set && words.items[1].points == 3);
+    assert_string_equal(words.items[2].text, "tea is in the tin");
+    ct_keywords_clear(&words);
+    assert_ok(ct_keywords_new("binary", 5, "no: [study", &words, &err));
+    assert_int_equal(words.count, 1);
+    ct_keywords_clear(&words);
+}
+
+static void table_6_1_has_the_layout_and_the_values_of_the_thesis(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    static const char *const modes[] = {"keep", "omit", "only", "binary", "null"};
+    ct_stats *stats = begin();
+    for (int g = 0; g < 4; g++)
+        for (int p = 0; p < 5; p++)
+            for (int prompt = 0; prompt < 10; prompt++) {
+                char key[33];
+                snprintf(key, sizeof key, "%d-%d-%d", g, p, prompt);
+                /* Of 10 prompts: keep - keep 5, keep - null 10, only - keep 9, the rest none. */
+                int found = g == 0 && p == 0 ? 5 : g == 0 && p == 4 ? 10 : g == 2 && p == 0 ? 9 : 0;
+                ct_cell c = cell_make(key, -1, 250, prompt, prompt < found ? 5 : 0);
+                c.weights_generation = modes[g];
+                c.weights_prefill = modes[p];
+                assert_ok(ct_stats_add(stats, &c, &err));
+            }
+    ct_cell lone = cell_make("lone", -1, 250, 0, 5);
+    lone.model = "another"; /* a single version makes no table */
+    assert_ok(ct_stats_add(stats, &lone, &err));
+    assert_ok(ct_stats_finish(stats, &err));
+    ct_comparison *all;
+    ct_weights_table *tables;
+    size_t n, n_tables;
+    assert_ok(ct_comparisons_new(stats, &all, &n, &err));
+    assert_ok(ct_weights_tables_new(stats, all, n, &tables, &n_tables, &err));
+    assert_int_equal(n_tables, 1);
+    const ct_weights_table *t = &tables[0];
+    assert_false(t->null_in_generation);
+    assert_null(t->at[0][0].unchanged);
+    assert_int_equal(t->at[4][0].rank, 1);
+    assert_int_equal(t->at[0][2].rank, 2);
+    assert_int_equal(t->at[0][0].rank, 3);
+    assert_int_equal(t->at[1][1].rank, 0);
+    assert_true(t->at[4][0].unchanged->test.p == 0.0625); /* 5 better, none worse: 2 / 2^5 */
+    assert_true(ct_weights_published(0, 2) == 85.7 && ct_weights_published(4, 0) == 68.8);
+    assert_true(ct_weights_published(4, 4) < 0);
+    ct_buf text = {0};
+    assert_ok(ct_weights_latex(stats, t, &text, &err));
+    assert_non_null(strstr(text.data, "\nKeep & \\textit{50.0\\%} (50.3\\%) & 0.0\\% (3.7\\%) & "
+                                      "\\underline{90.0\\%} (85.7\\%) & 0.0\\% (3.7\\%) \\\\\n"));
+    ct_buf_clear(&text);
+    assert_ok(ct_weights_csv(stats, t, &text, &err));
+    assert_int_equal(count(text.data, "\n"), 21);
+    assert_non_null(strstr(text.data,
+                           "\"tiny-griffin\",keep,null,10,1.000000,1.000000,1.000000,0.688,"
+                           "0.500000,"));
+    ct_buf_clear(&text);
+    assert_ok(ct_comparisons_csv(stats, all, n, &text, &err));
+    assert_int_equal(count(text.data, "exact McNemar"), 19);
+    ct_buf_clear(&text);
+    assert_ok(ct_latex_text(&text, "50% of a_b & {c} \\ ~^\x01", &err));
+    assert_string_equal(text.data, "50\\% of a\\_b \\& \\{c\\} \\textbackslash{} "
+                                   "\\textasciitilde{}\\textasciicircum{}");
+    ct_buf_clear(&text);
+    free(all);
+    free(tables);
+    char *page = page_of("table.html", stats, true);
+    assert_non_null(strstr(page, "<small class=\"published\">thesis 85.7</small>"));
+    assert_non_null(strstr(page, "The thesis measured another model"));
     free(page);
 }
 
@@ -324,7 +500,7 @@ static void a_stored_run_becomes_table_figures_and_page(void **state)
     }
     make_store(dir, cells, 6, "accuracy_by_heads,retrieval_map");
     const char *dirs[1] = {dir};
-    assert_ok(ct_report_table(dir, &text, &err));
+    assert_ok(ct_report_table(dirs, 1, &text, &err));
     assert_non_null(strstr(text, "   2  90.0"));
     free(text);
     assert_ok(ct_report_figures(dirs, 1, figures, &err));
@@ -401,10 +577,10 @@ static void folders_without_cells_or_without_a_store_are_errors_that_say_so(void
     snprintf(figures, sizeof figures, "%s/empty/figures", folder);
     const char *dirs[1] = {dir};
     assert_fails(ct_report_figures(dirs, 0, figures, &err), CT_ERR_USAGE, "got none");
-    assert_fails(ct_report_table(dir, &text, &err), CT_ERR_NOT_FOUND, "run.sqlite");
+    assert_fails(ct_report_table(dirs, 1, &text, &err), CT_ERR_NOT_FOUND, "run.sqlite");
     assert_null(text);
     make_store(dir, NULL, 0, "");
-    assert_ok(ct_report_table(dir, &text, &err));
+    assert_ok(ct_report_table(dirs, 1, &text, &err));
     assert_string_equal(text, "no cell is finished yet\n");
     free(text);
     assert_fails(ct_report_figures(dirs, 1, figures, &err), CT_ERR_NOT_FOUND, "got none");
@@ -419,6 +595,9 @@ int main(void)
         cmocka_unit_test(the_page_escapes_what_comes_from_outside_and_its_ids_are_unique),
         cmocka_unit_test(the_page_of_a_whole_study_is_drawn),
         cmocka_unit_test(a_page_is_made_even_if_all_failed_or_nothing_ran),
+        cmocka_unit_test(a_page_of_ten_thousand_cells_holds_each_prompt_once),
+        cmocka_unit_test(keywords_on_the_page_are_those_that_are_scored),
+        cmocka_unit_test(table_6_1_has_the_layout_and_the_values_of_the_thesis),
         cmocka_unit_test_setup_teardown(a_stored_run_becomes_table_figures_and_page, folder_make,
                                         folder_remove),
         cmocka_unit_test_setup_teardown(a_study_that_asks_for_one_kind_of_figure_gets_that,

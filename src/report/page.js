@@ -1,0 +1,421 @@
+/* The map explorer. All of it comes from the page's own data; what is shown is always set as text, never as
+ * HTML. One cell's view is a list of panels (PANELS): what a store records about a cell beyond its outcome, such
+ * as attention weights, becomes one more of them. */
+(() => {
+'use strict';
+const D = JSON.parse(document.getElementById('data').textContent);
+const $ = (id) => document.getElementById(id);
+
+/* ---- data -------------------------------------------------------------------------------------------------- */
+
+const CELL = ['length', 'depth', 'seed', 'prompt', 'output', 'score', 'audit', 'prefill_ms', 'decode_ms', 'tokens',
+  'token_begin', 'token_end', 'ids'];
+const cells = []; /* by index, as the page's links count */
+for (const [g, group] of D.groups.entries()) {
+  group.version = D.versions[group.v];
+  group.cells = group.cells.map((row) => {
+    const cell = {group: g, index: cells.length};
+    CELL.forEach((name, i) => { cell[name] = row[i]; });
+    cells.push(cell);
+    return cell;
+  });
+}
+
+const promptText = (i) => {
+  let text = '';
+  const p = D.prompts[i];
+  for (let at = 2; at < p.length; at += 2) text += D.pool.substr(p[at], p[at + 1]);
+  return text;
+};
+
+const signed = (x, digits) => (x > 0 ? '+' : x < 0 ? '−' : '') + Math.abs(x).toFixed(digits);
+const percent = (x) => (100 * x).toFixed(1);
+const scoreText = (x) => Number.isInteger(x) ? String(x) : x.toFixed(1);
+const pText = (p) => p < 0.001 ? 'p < 0.001' : 'p = ' + p.toFixed(3);
+const kText = (k) => k < 0 ? 'all' : String(k);
+
+function element(name, attributes, ...children) {
+  const e = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (key === 'on') for (const [event, fn] of Object.entries(value)) e.addEventListener(event, fn);
+    else if (key === 'style') e.style.cssText = value;
+    else e.setAttribute(key, value);
+  }
+  e.append(...children.filter((c) => c !== null && c !== undefined));
+  return e;
+}
+
+/* ---- two versions on the same prompts ---------------------------------------------------------------------- */
+
+/* The two-sided p of ct_sign_flip (src/report/compare.c), for any two versions: the share of all choices of signs
+ * whose sum is at least as far from 0, from the exact distribution of the sum; null if the differences have no
+ * common step. */
+function signFlip(differences) {
+  const d = differences.filter((x) => Math.abs(x) > 1e-9);
+  if (!d.length) return 1;
+  let units = null;
+  for (let q = 1; q <= 60 && !units; q++)
+    if (d.every((x) => Math.round(Math.abs(x) * q) >= 1 && Math.abs(Math.abs(x) * q - Math.round(Math.abs(x) * q)) <= 1e-9 * q))
+      units = d.map((x) => Math.round(Math.abs(x) * q));
+  const total = units ? units.reduce((a, b) => a + b) : Infinity;
+  if (total * d.length > 5e7) return null;
+  const chance = new Float64Array(total + 1);
+  chance[0] = 1;
+  let reach = 0, plus = 0;
+  units.forEach((u, i) => {
+    for (let t = reach + u; t >= 0; t--) chance[t] = ((t <= reach ? chance[t] : 0) + (t >= u ? chance[t - u] : 0)) / 2;
+    reach += u;
+    if (d[i] > 0) plus += u;
+  });
+  const far = Math.max(plus, total - plus), near = total - far;
+  if (near >= far) return 1;
+  let p = 0;
+  for (let t = 0; t <= near; t++) p += chance[t] + chance[total - t];
+  return Math.min(p, 1);
+}
+
+/* Group g against group o, as the page's own comparisons are; no interval. */
+function compare(g, o) {
+  const max = D.groups[g].version.max, others = places(D.groups[o]), d = [];
+  for (const [place, list] of places(D.groups[g])) {
+    const mine = mean(list), theirs = mean(others.get(place));
+    if (mine !== null && theirs !== null) d.push(mine - theirs * max / D.groups[o].version.max);
+  }
+  return {name: nameOf(o), group: o, pairs: d.length, difference: d.length ? d.reduce((a, b) => a + b, 0) / d.length / max : 0,
+    better: d.filter((x) => x > 1e-9).length, worse: d.filter((x) => x < -1e-9).length, p: signFlip(d)};
+}
+
+const nameOf = (g) => D.groups[g].label + (D.groups[g].k < 0 ? '' : ', k = ' + D.groups[g].k);
+const compared = (t) => t.pairs === 0 ? `no common prompts with ${t.name}`
+  : `${signed(100 * t.difference, 1)} points from ${t.name} (${t.p === null ? 'no exact p' : pText(t.p)}, ${t.better} better, ${t.worse} worse`
+    + (t.low === undefined ? '' : `, interval ${signed(100 * t.low, 1)} to ${signed(100 * t.high, 1)}`) + ')';
+
+/* ---- which version ----------------------------------------------------------------------------------------- */
+
+const FIELDS = [['model', 'Model'], ['study', 'Study'], ['template', 'Prompts'], ['reading', 'Context'],
+  ['semantics', 'Semantics'], ['scoring', 'Scoring'], ['stages', 'Heads selected in'], ['metric', 'Heads kept by'],
+  ['generation', 'Weights in generation'], ['prefill', 'Weights in prefill'], ['k', 'k, heads kept']];
+const value = (group, field) => field === 'k' ? group.k : group.version[field];
+const words = (field, v) => field === 'k' ? kText(v)
+  : v !== '' ? v : field === 'stages' ? 'no selection' : field === 'metric' ? 'none' : 'none';
+
+let current = 0;     /* index of the group shown */
+let against = null;  /* the comparison that the map shows; null: scores */
+let chosen = null;   /* the cell shown */
+const selects = {};
+
+/* The group with this value that agrees with the present one in the most, earlier fields first. */
+function nearest(field, wanted) {
+  let best = -1, bestRank = -1;
+  for (const [g, group] of D.groups.entries()) {
+    if (value(group, field) !== wanted) continue;
+    let rank = 0;
+    FIELDS.forEach(([name], i) => {
+      if (value(group, name) === value(D.groups[current], name)) rank += 2 ** (FIELDS.length - i);
+    });
+    if (rank > bestRank) { best = g; bestRank = rank; }
+  }
+  return best;
+}
+
+function buildControls() {
+  for (const [field, title] of FIELDS) {
+    const seen = new Set(D.groups.map((g) => value(g, field)));
+    if (seen.size < 2) continue;
+    const values = [...seen];
+    if (field === 'k') values.sort((a, b) => a - b);
+    const select = element('select', {id: 'choose-' + field,
+      on: {change: () => show(nearest(field, values[select.selectedIndex]))}});
+    for (const v of values) select.append(element('option', {}, words(field, v)));
+    selects[field] = {select, values};
+    $('controls').append(element('label', {}, title, select));
+  }
+  const shown = element('select', {id: 'choose-shown', on: {change: () => {
+    const [kind, at] = shown.value.split(' ');
+    against = kind === 'listed' ? D.groups[current].against[at] : kind === 'any' ? compare(current, Number(at)) : null;
+    summarize();
+    drawMap();
+  }}});
+  selects.shown = {select: shown};
+  $('controls').append(element('label', {}, 'Map shows', shown));
+}
+
+/* Scores, the page's comparisons, and any other version. */
+function fillShown() {
+  const select = selects.shown.select, list = D.groups[current].against;
+  select.replaceChildren(element('option', {value: 'scores'}, 'scores'),
+    ...list.map((t, i) => element('option', {value: 'listed ' + i}, 'difference from ' + t.name)));
+  const others = element('optgroup', {label: 'difference from any version'});
+  D.groups.forEach((_, g) => { if (g !== current) others.append(element('option', {value: 'any ' + g}, nameOf(g))); });
+  if (others.children.length) select.append(others);
+  if (!against) select.value = 'scores';
+  else select.value = list.includes(against) ? 'listed ' + list.indexOf(against) : 'any ' + against.group;
+}
+
+function summarize() {
+  const group = D.groups[current];
+  let text = nameOf(current) + ': ';
+  text += group.prompts ? `${percent(group.accuracy)} %` + (group.prompts > 1 ? ` [${percent(group.low)}, ${percent(group.high)}]` : '')
+    + ` over ${group.prompts} prompt${group.prompts > 1 ? 's' : ''}` : 'all failed';
+  for (const t of group.against) text += '; ' + compared(t);
+  if (against && !group.against.includes(against)) text += '; ' + compared(against);
+  $('summary').textContent = text;
+}
+
+/* ---- the map ----------------------------------------------------------------------------------------------- */
+
+const mix = (a, b, f) => 'rgb(' + a.map((x, i) => Math.round(x + (b[i] - x) * f)).join(',') + ')';
+const LOW = [0xF0, 0x49, 0x6E], MIDDLE = [0xEB, 0xB8, 0x39], HIGH = [0x0C, 0xD7, 0x9F];
+const LESS = [0xE8, 0x7A, 0x1C], NONE = [0xEE, 0xEE, 0xEE], MORE = [0x4A, 0xA8, 0xE0];
+const scoreInk = (x) => x < 0.5 ? mix(LOW, MIDDLE, 2 * x) : mix(MIDDLE, HIGH, 2 * x - 1);
+const differenceInk = (x) => x < 0 ? mix(NONE, LESS, -x) : mix(NONE, MORE, x);
+
+/* Cells of a group by place; several of one place are seeds. */
+function places(group) {
+  const map = new Map();
+  for (const cell of group.cells) {
+    const key = cell.length + '/' + cell.depth;
+    if (!map.has(key)) map.set(key, []);
+    map.get(key).push(cell);
+  }
+  return map;
+}
+function mean(list) {
+  const done = (list || []).filter((c) => c.output >= 0);
+  return done.length ? done.reduce((sum, c) => sum + c.score, 0) / done.length : null;
+}
+
+const ascending = (list) => [...new Set(list)].sort((a, b) => a - b);
+
+function drawMap() {
+  const group = D.groups[current], v = group.version, here = places(group);
+  const lengths = ascending(group.cells.map((c) => c.length)), depths = ascending(group.cells.map((c) => c.depth));
+  const test = against;
+  const base = test ? places(D.groups[test.group]) : null;
+  const inside = lengths.filter((l) => l <= v.window).length;
+  const edge = v.window > 0 && inside > 0 && inside < lengths.length ? inside : -1;
+
+  const head = element('tr', {role: 'row'}, element('th', {scope: 'col', role: 'columnheader'}, 'depth, %'));
+  for (const l of lengths) head.append(element('th', {scope: 'col', role: 'columnheader'}, String(l)));
+  const body = element('tbody', {role: 'rowgroup'});
+  for (const [row, d] of depths.entries()) {
+    const tr = element('tr', {role: 'row'}, element('th', {scope: 'row', role: 'rowheader'}, String(d)));
+    for (const [column, l] of lengths.entries()) {
+      const list = here.get(l + '/' + d), score = mean(list);
+      const other = base ? mean(base.get(l + '/' + d)) : null;
+      const td = element('td', {role: 'gridcell', tabindex: '-1', 'aria-selected': 'false',
+        'data-row': row, 'data-column': column});
+      let said = `length ${l}, depth ${d} %: `;
+      if (!list) { td.className = 'none'; said += 'not run'; }
+      else if (score === null) { td.className = 'failed'; td.textContent = '!'; said += 'failed'; }
+      else if (test && other === null) { td.className = 'none'; said += 'not run on the other side'; }
+      else if (test) {
+        td.textContent = score === other ? '0' : signed(score - other, Number.isInteger(score - other) ? 0 : 1);
+        td.style.background = differenceInk(Math.max(-1, Math.min(1, (score - other) / v.max)));
+        said += `score ${scoreText(score)} against ${scoreText(other)}`;
+      } else {
+        td.textContent = scoreText(score);
+        td.style.background = scoreInk(score / v.max);
+        said += `score ${scoreText(score)} of ${scoreText(v.max)}`;
+      }
+      if (column === edge) td.classList.add('out');
+      td.setAttribute('aria-label', said);
+      if (list) {
+        td.cells = list;
+        if (chosen && list.includes(chosen)) td.setAttribute('aria-selected', 'true');
+      }
+      tr.append(td);
+    }
+    body.append(tr);
+  }
+  const title = test ? 'Difference from ' + test.name : 'Mean score';
+  const table = element('table', {role: 'grid', class: 'map', style: `min-width:${4.5 + 2.5 * lengths.length}rem`, 'aria-label':
+    title + ' by depth of the needle (rows) and prompt length (columns)',
+    'aria-describedby': 'summary'}, element('thead', {role: 'rowgroup'}, head), body);
+  table.addEventListener('keydown', mapKey);
+  table.addEventListener('click', (e) => {
+    const td = e.target.closest('td');
+    if (td) { focusPlace(td); open(td); }
+  });
+  $('map').replaceChildren(table, element('p', {class: 'facts'}, title + ' by prompt length in tokens (across) and depth '
+    + 'of the needle (down).' + (edge >= 0 ? ` Dashed: prompts right of it are longer than the attention window of ${v.window} tokens.` : '')));
+  const first = table.querySelector('td[aria-selected=true]') || table.querySelector('td');
+  if (first) first.tabIndex = 0;
+}
+
+/* One place of the map is in the tab order; the arrows move it. */
+function focusPlace(td) {
+  for (const other of td.closest('table').querySelectorAll('td[tabindex="0"]')) other.tabIndex = -1;
+  td.tabIndex = 0;
+  td.focus();
+}
+
+function mapKey(e) {
+  const td = e.target.closest('td');
+  if (!td || e.altKey || e.ctrlKey || e.metaKey) return;
+  const rows = td.closest('tbody').rows;
+  const row = Number(td.dataset.row), column = Number(td.dataset.column);
+  const last = rows[0].cells.length - 2;
+  const moves = {ArrowUp: [row - 1, column], ArrowDown: [row + 1, column], ArrowLeft: [row, column - 1],
+    ArrowRight: [row, column + 1], Home: [row, 0], End: [row, last], PageUp: [0, column], PageDown: [rows.length - 1, column]};
+  if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); open(td); return; }
+  if (!(e.key in moves)) return;
+  e.preventDefault();
+  const [r, c] = moves[e.key];
+  if (rows[r] && c >= 0 && c <= last) focusPlace(rows[r].cells[c + 1]);
+}
+
+/* ---- one cell ---------------------------------------------------------------------------------------------- */
+
+function open(td) {
+  if (!td.cells) return;
+  showCell(td.cells[0]);
+}
+
+/* As answers are scored: lower case, nothing but words and single blanks; at[i] is where clean[i] came from. */
+function clean(text) {
+  let out = '', blank = false, i = 0;
+  const at = [];
+  for (const ch of text) {
+    if (/[\p{L}\p{N}_]/u.test(ch)) {
+      if (blank && out) { out += ' '; at.push(i); }
+      blank = false;
+      const lower = ch.toLowerCase();
+      for (let u = 0; u < lower.length; u++) at.push(i);
+      out += lower;
+    } else if (/\s/u.test(ch)) blank = true;
+    i += ch.length;
+  }
+  return {out, at};
+}
+
+/* Ranges of the text that say the keyword. */
+function findKeyword(text, cleaned, keyword) {
+  const wanted = clean(keyword).out, ranges = [];
+  if (!wanted) return ranges;
+  for (let i = cleaned.out.indexOf(wanted); i >= 0; i = cleaned.out.indexOf(wanted, i + 1)) {
+    const end = cleaned.at[i + wanted.length - 1];
+    ranges.push([cleaned.at[i], end + String.fromCodePoint(text.codePointAt(end)).length]);
+  }
+  return ranges;
+}
+
+function marked(text, ranges) {
+  const parts = [];
+  let at = 0;
+  for (const [begin, end] of ranges.sort((a, b) => a[0] - b[0] || b[1] - a[1])) {
+    if (end <= at) continue;
+    const from = Math.max(begin, at);
+    parts.push(text.slice(at, from), element('mark', {}, text.slice(from, end)));
+    at = end;
+  }
+  parts.push(text.slice(at));
+  return parts;
+}
+
+function outputPanel(cell) {
+  const v = D.groups[cell.group].version;
+  if (cell.output < 0)
+    return [element('h4', {}, 'Error'), element('pre', {id: 'cell-error'}, D.errors[-cell.output - 1])];
+  const text = D.outputs[cell.output], cleaned = clean(text), ranges = [];
+  const list = element('ul', {id: 'cell-keywords'});
+  for (const k of D.keywords[v.keywords]) {
+    const found = findKeyword(text, cleaned, k.text);
+    ranges.push(...found);
+    list.append(element('li', found.length ? {} : {class: 'no'},
+      `${found.length ? '✓' : '–'} ${k.set ? 'sets ' : '+ '}${scoreText(k.points)}: ${k.text.trim()}`));
+  }
+  return [element('h4', {}, 'Output'), element('pre', {id: 'cell-output', tabindex: '0'}, ...marked(text, ranges)),
+    list.children.length ? element('h4', {}, `Scored (${v.scoring})`) : null, list];
+}
+
+function factsPanel(cell) {
+  const group = D.groups[cell.group], v = group.version, a = D.audits[cell.audit];
+  const facts = element('dl', {});
+  const fact = (name, text) => facts.append(element('dt', {}, name), element('dd', {}, text));
+  if (cell.output >= 0) fact('score', `${scoreText(cell.score)} of ${scoreText(v.max)}`);
+  fact('version', group.label);
+  fact('heads kept', group.k < 0 ? 'no selection' : `${group.k} of ${v.heads}`);
+  fact('prompt', `${cell.tokens} tokens; needle at ${cell.token_begin} to ${cell.token_end - 1}`);
+  if (cell.output >= 0) fact('generated', `${cell.ids} tokens`);
+  fact('time', `prefill ${cell.prefill_ms.toFixed(1)} ms, generation ${cell.decode_ms.toFixed(1)} ms (its share of shared work)`);
+  const table = element('table', {id: 'cell-audit'}, element('caption', {}, 'Audit, in (token, attention layer) rows'),
+    element('thead', {}, element('tr', {}, ...['stage', 'rows', 'examined', 'heads zeroed', 'edited', 'changed']
+      .map((t, i) => element('th', {scope: 'col', class: i ? '' : 't'}, t)))),
+    element('tbody', {}, ...['prefill', 'generation'].map((stage, s) => element('tr', {},
+      element('th', {scope: 'row', class: 't'}, stage), ...[0, 1, 2, 3, 4].map((i) => element('td', {}, String(a[2 * i + s])))))));
+  return [facts, element('div', {class: 'scroll'}, table)];
+}
+
+function promptPanel(cell) {
+  const text = promptText(cell.prompt), [begin, end] = D.prompts[cell.prompt], ranges = [];
+  const needle = text.slice(begin, end);
+  for (let i = needle ? text.indexOf(needle) : -1; i >= 0; i = text.indexOf(needle, i + needle.length))
+    ranges.push([i, i + needle.length]);
+  const pre = element('pre', {id: 'cell-prompt', tabindex: '0', 'aria-label': 'Prompt, needle marked'}, ...marked(text, ranges));
+  return [element('h4', {}, 'Prompt'), pre];
+}
+
+const PANELS = [outputPanel, factsPanel, promptPanel];
+
+function showCell(cell, focus) {
+  chosen = cell;
+  const group = D.groups[cell.group];
+  const same = group.cells.filter((c) => c.length === cell.length && c.depth === cell.depth);
+  $('cell-title').textContent = `length ${cell.length}, depth ${cell.depth} %` +
+    (cell.output < 0 ? ' – failed' : ` – ${scoreText(cell.score)} of ${scoreText(group.version.max)}`);
+  const body = $('cell-body');
+  body.replaceChildren();
+  if (same.length > 1) {
+    const seeds = element('div', {class: 'seeds', role: 'group', 'aria-label': 'Seed'});
+    for (const c of same)
+      seeds.append(element('button', {type: 'button', 'aria-pressed': String(c === cell), on: {click: () => showCell(c)}},
+        `seed ${c.seed}: ${c.output < 0 ? 'failed' : scoreText(c.score)}`));
+    body.append(seeds);
+  }
+  for (const panel of PANELS) body.append(...panel(cell).filter((e) => e));
+  const needle = body.querySelector('#cell-prompt mark');
+  if (needle) {
+    const pre = $('cell-prompt');
+    pre.scrollTop = needle.offsetTop - pre.offsetTop - pre.clientHeight / 2;
+  }
+  for (const td of $('map').querySelectorAll('td'))
+    td.setAttribute('aria-selected', String(Boolean(td.cells && td.cells.includes(cell))));
+  if (focus) $('cell').focus();
+}
+
+/* ---- what is shown ----------------------------------------------------------------------------------------- */
+
+function show(g, cell) {
+  const before = against;
+  current = g;
+  const group = D.groups[g];
+  /* The same comparison, where the new version has it; any other version stays the other side. */
+  against = !before ? null : group.against.find((t) => t.name === before.name)
+    || (before.group !== g && before.name === nameOf(before.group) ? compare(g, before.group) : null);
+  for (const [field, {select, values}] of Object.entries(selects))
+    if (values) select.selectedIndex = values.indexOf(value(group, field));
+  fillShown();
+  summarize();
+  if (chosen && chosen.group !== g) {
+    const {length, depth} = chosen;
+    chosen = cell || group.cells.find((c) => c.length === length && c.depth === depth) || null;
+  } else if (cell) chosen = cell;
+  drawMap();
+  if (chosen) showCell(chosen, Boolean(cell));
+}
+
+function fromAddress() {
+  const match = /^#cell-(\d+)$/.exec(location.hash);
+  const cell = match ? cells[Number(match[1])] : null;
+  if (!cell) return;
+  show(cell.group, cell);
+  $('explorer').scrollIntoView();
+}
+
+buildControls();
+show(D.first);
+window.addEventListener('hashchange', fromAddress);
+fromAddress();
+document.documentElement.dataset.ready = 'yes';
+})();
