@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/rng.h"
 
+enum { LANES = 16, BLOCK = 256 };      /* logits looked at together */
 enum { SAMPLING_STREAM = 0x53414d50 }; /* keeps these numbers apart from other uses of a seed */
 
 ct_status ct_sampling_check(const ct_sampling *s, ct_err *err)
@@ -34,18 +35,52 @@ static int by_logit(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* The largest of a block; *bad is set if one is not a number. Lane by lane, so that it becomes vector
+ * instructions. */
+static float block_max(const float *x, bool *bad)
+{
+    float high[LANES];
+    int odd[LANES] = {0}, any = 0;
+    for (int j = 0; j < LANES; j++) high[j] = x[j];
+    for (int i = 0; i < BLOCK; i += LANES)
+        for (int j = 0; j < LANES; j++) {
+            odd[j] |= x[i + j] != x[i + j];
+            high[j] = x[i + j] > high[j] ? x[i + j] : high[j];
+        }
+    for (int j = 0; j < LANES; j++) {
+        any |= odd[j];
+        high[0] = high[j] > high[0] ? high[j] : high[0];
+    }
+    *bad |= any != 0;
+    return high[0];
+}
+
+/* The first of the largest logits, or the first that is not a number. Blocks that hold nothing new are
+ * passed over. */
+static int64_t first_max(const float *x, int64_t count)
+{
+    int64_t best = 0;
+    for (int64_t i = 0; i < count; i += BLOCK) {
+        int64_t end = i + BLOCK < count ? i + BLOCK : count;
+        bool bad = false;
+        if (end - i == BLOCK && block_max(x + i, &bad) <= x[best] && !bad) continue;
+        for (int64_t j = i; j < end; j++) {
+            if (isnan(x[j])) return j;
+            if (x[j] > x[best]) best = j;
+        }
+    }
+    return best;
+}
+
 ct_status ct_sample(const ct_sampling *s, const float *logits, int64_t vocab, int64_t step,
                     int32_t *id, ct_err *err)
 {
-    int64_t best = 0;
-    for (int64_t i = 0; i < vocab; i++) {
-        if (isnan(logits[i]))
-            return ct_fail(err, CT_ERR_VALUE,
-                           "step %lld: the logit of token %lld is not a number (are the weights "
-                           "damaged?)",
-                           (long long)step, (long long)i);
-        if (logits[i] > logits[best]) best = i;
-    }
+    int64_t best = first_max(logits, vocab);
+    if (isnan(logits[best]))
+        return ct_fail(err, CT_ERR_VALUE,
+                       "step %lld: the logit of token %lld is not a number (are the weights "
+                       "damaged?)",
+                       (long long)step, (long long)best);
     *id = (int32_t)best;
     if (s->temperature == 0) return CT_OK;
 

@@ -21,6 +21,29 @@ static void greedy_takes_the_first_maximum(void **state)
     assert_int_equal(sample((ct_sampling){0}, logits, 1, 0), 0);
 }
 
+/* Sizes around the blocks that the choice looks at; equal maxima and NaN at every kind of place. */
+static void the_first_maximum_and_the_first_nan_are_found_wherever_they_stand(void **state)
+{
+    (void)state;
+    enum { MOST = 1100 };
+    static const int64_t sizes[] = {1, 7, 255, 256, 257, 512, 1100};
+    static float x[MOST];
+    for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++)
+        for (int64_t at = 0; at < sizes[n]; at += at < 300 ? 1 : 37) {
+            ct_err err = {0};
+            int32_t id = -1;
+            for (int64_t i = 0; i < sizes[n]; i++) x[i] = i % 3 ? -1 : -INFINITY;
+            x[at] = x[sizes[n] - 1] = 2;
+            assert_ok(ct_sample(&(ct_sampling){0}, x, sizes[n], 0, &id, &err));
+            assert_int_equal(id, at);
+            x[at] = NAN;
+            char where[32];
+            snprintf(where, sizeof where, "token %lld ", (long long)at);
+            assert_fails(ct_sample(&(ct_sampling){0}, x, sizes[n], 0, &id, &err), CT_ERR_VALUE,
+                         where);
+        }
+}
+
 static void a_cut_to_one_token_is_greedy_whatever_the_temperature(void **state)
 {
     (void)state;
@@ -96,6 +119,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_takes_the_first_maximum),
+        cmocka_unit_test(the_first_maximum_and_the_first_nan_are_found_wherever_they_stand),
         cmocka_unit_test(a_cut_to_one_token_is_greedy_whatever_the_temperature),
         cmocka_unit_test(a_choice_depends_on_seed_and_step_alone),
         cmocka_unit_test(frequencies_follow_the_softmax_of_what_top_k_and_top_p_leave),
