@@ -31,7 +31,7 @@ def main():
         done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         said = json.loads(done.stdout)[0]
         found[label] = said["avg_ns"] * 1e-6 / tokens
-        name = f"llama.cpp ({said['build_commit']}, {said['model_type']})"
+        name = f"llama.cpp ({said['build_commit']}), {args.dtype}"
         print(f"{args.dtype} {label:16} llama.cpp {found[label]:14.1f}", flush=True)
     results = load(args.out).get(key, {"rounds": []})
     results["rounds"].append(found)

@@ -58,7 +58,7 @@ def main():
     layers, vocab = c["num_hidden_layers"], c["vocab_size"]
     w = gguf.GGUFWriter(args.out, "jamba")
     w.add_block_count(layers)
-    w.add_context_length(c["max_position_embeddings"])
+    w.add_context_length(c.get("max_position_embeddings", 262144))
     w.add_embedding_length(c["hidden_size"])
     w.add_feed_forward_length(c["intermediate_size"])
     w.add_head_count(c["num_attention_heads"])
@@ -71,6 +71,7 @@ def main():
     w.add_layer_norm_rms_eps(c["rms_norm_eps"])
     w.add_expert_count(c["num_experts"])
     w.add_expert_used_count(c["num_experts_per_tok"])
+    w.add_file_type(gguf.LlamaFileType.MOSTLY_BF16 if args.dtype == "bf16" else gguf.LlamaFileType.ALL_F32)
     w.add_vocab_size(vocab)
     w.add_tokenizer_model("llama")
     w.add_token_list([f"<{i}>" for i in range(vocab)])

@@ -33,9 +33,8 @@ def shown(values, name):
 MODELS = {
     "RecurrentGemmaForCausalLM": "Model G: Griffin with 438 M parameters (`bench/griffin-438m.json`, random weights, "
                                  "seed 1). Made by `bench/run`, which has every command",
-    "JambaForCausalLM": "Model J: Jamba with 510 M parameters, 339 M of them active and not embeddings or the experts "
-                        "that a token leaves out (`bench/jamba-510m.json`, random weights, seed 1). Made by "
-                        "`bench/run-jamba`, which has every command"}
+    "JambaForCausalLM": "Model J: Jamba with 510 M parameters, of which a token uses 339 M (`bench/jamba-510m.json`, random "
+                        "weights, seed 1). Made by `bench/run-jamba`, which has every command"}
 QUIET = 0.05
 
 
@@ -90,7 +89,8 @@ def operations(s):
 
 
 def beside_llama(llama, ours):
-    print(f"\n{llama['name']}, the same weights as GGUF, {len(llama['rounds'])} rounds of single runs between those above:\n")
+    print(f"\n{llama['name']}, the same weights as GGUF, one run each in {len(llama['rounds'])} rounds between those "
+          "above:\n")
     head("", "llama.cpp", "cortado", "llama.cpp / cortado")
     for name, ms in ours.items():
         theirs = [r[name] for r in llama["rounds"]]
@@ -139,7 +139,8 @@ def sweep(found):
 def main():
     found = load(sys.argv[1])
     print("# Speed on a CPU\n")
-    print(MODELS[found["bench-bf16"]["models"][0]["architecture"]] + "; the JSON file beside this one has every number.\n")
+    model = MODELS[found["bench-bf16"]["models"][0]["architecture"]]
+    print(f"{model}; the JSON file beside this one has every number.\n")
     print("Prompts are random ids. transformers runs its own forward pass (sdpa, logits of the last token only) on the "
           "same files; in f32 it holds the weights widened, cortado widens them as it reads. A loop over its forward "
           "pass is timed, without the rest of `generate`; cortado's steps are timed inside `cortado bench`. Both "
