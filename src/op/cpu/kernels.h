@@ -8,6 +8,8 @@
 #ifndef CT_OP_CPU_KERNELS_H
 #define CT_OP_CPU_KERNELS_H
 
+#include <omp.h>
+
 #include "op/cpu/vec.h"
 #include "op/ref/ref.h"
 
@@ -16,7 +18,7 @@ enum {
     CT_PARALLEL = 32768, /* elements below which a call stays on one thread */
     CT_CHANNELS = 64,    /* channels that one task of a scan takes: one or two cache lines */
     CT_TAPS_MAX = 8,     /* taps that conv1d keeps in registers' reach */
-    CT_LANES = CT_CHANNELS / VL,
+    CT_WIDE = 512,       /* channels at most of a task that goes through a row's tokens */
 };
 
 /* for each vector [i, i + n) of [0, count), n <= VL; in parallel where it pays. `i` and `n` are
@@ -144,6 +146,15 @@ CT_INLINE int64_t channel_tasks(int64_t width)
     return (width + CT_CHANNELS - 1) / CT_CHANNELS;
 }
 
+/* Channels of a task of the convolution and the RG-LRU, which go through a row's tokens: as many as
+ * leave work for all threads, so that a token's part is long and the memory behind it comes in time. */
+CT_INLINE int64_t wide_channels(int64_t width, int64_t n_segs)
+{
+    int64_t most = (width + CT_WIDE - 1) / CT_WIDE, threads = omp_get_max_threads();
+    if (n_segs < threads) most = (most + threads - 1) / threads * threads;
+    return ((width + most - 1) / most + CT_CHANNELS - 1) / CT_CHANNELS * CT_CHANNELS;
+}
+
 CT_INLINE int64_t all_tokens(const ct_seg *segs, int64_t n_segs)
 {
     int64_t tokens = 0;
@@ -153,7 +164,7 @@ CT_INLINE int64_t all_tokens(const ct_seg *segs, int64_t n_segs)
 
 /* Channels [first, first + channels) of one row; by_tap[k][j]: their weights, side by side. */
 CT_INLINE void conv1d_row(float *y, const float *x, int64_t width, int64_t taps,
-                          float by_tap[][CT_CHANNELS], const float *bias, const ct_seg *seg,
+                          float by_tap[][CT_WIDE], const float *bias, const ct_seg *seg,
                           float *state, int64_t first, int64_t channels)
 {
     int64_t kept = taps - 1, base = seg->first * width;
@@ -184,13 +195,14 @@ static void conv1d(float *y, const float *x, int64_t width, int64_t taps, const 
         return;
     }
     enum { ROWS = 8 }; /* of a task: the weights are turned once for all */
-    int64_t per_row = channel_tasks(width), groups = (n_segs + ROWS - 1) / ROWS;
+    int64_t groups = (n_segs + ROWS - 1) / ROWS, of_task = wide_channels(width, groups);
+    int64_t per_row = (width + of_task - 1) / of_task;
     int64_t work = all_tokens(segs, n_segs) * width;
 #pragma omp parallel for schedule(static) if (work >= CT_PARALLEL)
     for (int64_t task = 0; task < groups * per_row; task++) {
-        int64_t first = task % per_row * CT_CHANNELS, row = task / per_row * ROWS;
-        int64_t channels = min_i64(CT_CHANNELS, width - first);
-        float by_tap[CT_TAPS_MAX][CT_CHANNELS];
+        int64_t first = task % per_row * of_task, row = task / per_row * ROWS;
+        int64_t channels = min_i64(of_task, width - first);
+        float by_tap[CT_TAPS_MAX][CT_WIDE];
         for (int64_t k = 0; k < taps; k++)
             for (int64_t j = 0; j < channels; j++) by_tap[k][j] = w[(first + j) * taps + k];
         for (int64_t s = row; s < min_i64(row + ROWS, n_segs); s++)
@@ -202,7 +214,7 @@ CT_INLINE void rg_lru_task(float *y, const float *x, const float *gate_x, const 
                            const float *param, int64_t width, const ct_seg *seg, float *state,
                            int64_t first, int64_t channels)
 {
-    vf h[CT_LANES], rate[CT_LANES]; /* rate = -8 softplus(param) */
+    vf h[CT_WIDE / VL], rate[CT_WIDE / VL]; /* rate = -8 softplus(param) */
     int64_t vectors = (channels + VL - 1) / VL;
     for (int64_t v = 0; v < vectors; v++) {
         int64_t n = min_i64(VL, channels - v * VL);
@@ -232,12 +244,13 @@ static void rg_lru(float *y, const float *x, const float *gate_x, const float *g
                    const float *param, int64_t width, const ct_seg *segs, float *const *state,
                    int64_t n_segs)
 {
-    int64_t per_row = channel_tasks(width), work = all_tokens(segs, n_segs) * width;
+    int64_t of_task = wide_channels(width, n_segs), per_row = (width + of_task - 1) / of_task;
+    int64_t work = all_tokens(segs, n_segs) * width;
 #pragma omp parallel for schedule(static) if (work >= CT_PARALLEL / 4)
     for (int64_t task = 0; task < n_segs * per_row; task++) {
-        int64_t s = task / per_row, first = task % per_row * CT_CHANNELS;
+        int64_t s = task / per_row, first = task % per_row * of_task;
         rg_lru_task(y, x, gate_x, gate_a, param, width, &segs[s], state[s], first,
-                    min_i64(CT_CHANNELS, width - first));
+                    min_i64(of_task, width - first));
     }
 }
 
