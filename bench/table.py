@@ -1,6 +1,6 @@
 """Tables of what bench/run measured: python3 bench/table.py RESULTS.json > RESULTS.md
 
-RESULTS.json holds `cortado bench --json` under "bench-bf16" and "bench-f32", and what compare.py and sweep.py add.
+RESULTS.json holds `cortado bench --json` under "bench-bf16" and "bench-f32", and what compare.py, llama.py and sweep.py add.
 """
 import sys
 
@@ -30,6 +30,11 @@ def shown(values, name):
     return text if len(values) < 2 else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
+MODELS = {
+    "RecurrentGemmaForCausalLM": "Model G: Griffin with 438 M parameters (`bench/griffin-438m.json`, random weights, "
+                                 "seed 1). Made by `bench/run`, which has every command",
+    "JambaForCausalLM": "Model J: Jamba with 510 M parameters, of which a token uses 339 M (`bench/jamba-510m.json`, random "
+                        "weights, seed 1). Made by `bench/run-jamba`, which has every command"}
 QUIET = 0.05
 
 
@@ -83,7 +88,16 @@ def operations(s):
             f"{100 * part:.1f} %", f"{op['gflop_s']:.1f}", f"{op['gb_s']:.1f}", f"{100 * op['share_of_limit']:.0f} %")
 
 
-def compare(found):
+def beside_llama(llama, ours):
+    print(f"\n{llama['name']}, the same weights as GGUF, one run each in {len(llama['rounds'])} rounds between those "
+          "above:\n")
+    head("", "llama.cpp", "cortado", "llama.cpp / cortado")
+    for name, ms in ours.items():
+        theirs = [r[name] for r in llama["rounds"]]
+        row(NAMES[name], shown(theirs, name), f"{ms:.1f}" if ms < 100 else f"{ms:.0f}", f"{median(theirs) / ms:.2f}")
+
+
+def compare(found, llama=None):
     versions, linear = found["versions"], found["linear"]
     print(f"\n## transformers {versions['transformers']} (torch {versions['torch']}), {found['dtype']}\n")
     rounds = quiet(found["rounds"])
@@ -96,6 +110,8 @@ def compare(found):
     for name, label in NAMES.items():
         theirs, ours = ([r[side][name] for r in rounds] for side in ("transformers", "cortado"))
         row(label, shown(theirs, name), shown(ours, name), f"{median(theirs) / median(ours):.2f}")
+    if llama:
+        beside_llama(llama, {name: median([r["cortado"][name] for r in rounds]) for name in llama["rounds"][0]})
     library = linear["library"] + (f" {versions['onednn']}, {linear['kernel']}" if linear["kernel"] else "")
     theirs = [p["torch_gflop_s"] for p in products]
     ours = [p["cortado_gflop_s"] for p in products]
@@ -123,8 +139,8 @@ def sweep(found):
 def main():
     found = load(sys.argv[1])
     print("# Speed on a CPU\n")
-    print("Model G: Griffin with 438 M parameters (`bench/griffin-438m.json`, random weights, seed 1). Made by "
-          "`bench/run`, which has every command; the JSON file beside this one has every number.\n")
+    model = MODELS[found["bench-bf16"]["models"][0]["architecture"]]
+    print(f"{model}; the JSON file beside this one has every number.\n")
     print("Prompts are random ids. transformers runs its own forward pass (sdpa, logits of the last token only) on the "
           "same files; in f32 it holds the weights widened, cortado widens them as it reads. A loop over its forward "
           "pass is timed, without the rest of `generate`; cortado's steps are timed inside `cortado bench`. Both "
@@ -133,7 +149,8 @@ def main():
     for key, tell in (("compare-bf16", compare), ("compare-f32", compare), ("sweep", sweep), ("bench-bf16", bench),
                       ("bench-f32", bench)):
         if key in found:
-            tell(found[key])
+            llama = found.get(key.replace("compare", "llama")) if tell is compare else None
+            tell(found[key], *([llama] if llama else []))
 
 
 if __name__ == "__main__":

@@ -59,9 +59,11 @@ class Worker:
         self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=self.dtype).eval()
 
     def prefill(self, ids):
-        """Logits of the last token, and the cache. RecurrentGemma keeps its recurrent states in its layers."""
+        """Logits of the last token, and the cache. RecurrentGemma keeps its recurrent states in its layers, Jamba in
+        the cache."""
         cache = DynamicCache(config=self.model.config)
-        self.model._setup_cache(self.model.config, 1, "cpu", self.dtype)
+        if hasattr(self.model, "_setup_cache"):
+            self.model._setup_cache(self.model.config, 1, "cpu", self.dtype)
         return self.step(ids, cache), cache
 
     def step(self, ids, cache):

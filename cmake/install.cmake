@@ -11,8 +11,9 @@ configure_file(cmake/cortado.pc.in ${CMAKE_BINARY_DIR}/cortado.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/cortado.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 foreach(dir models studies data)
   if(EXISTS ${CMAKE_SOURCE_DIR}/${dir})
+    # models/common has nothing but training code.
     install(DIRECTORY ${dir}/ DESTINATION ${CMAKE_INSTALL_DATADIR}/cortado/${dir}
-            PATTERN "__pycache__" EXCLUDE PATTERN "*.py" EXCLUDE)
+            PATTERN "__pycache__" EXCLUDE PATTERN "*.py" EXCLUDE PATTERN "models/common" EXCLUDE)
   endif()
 endforeach()
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -20,7 +20,8 @@ static _Thread_local ct_trace *active;
 
 enum { F32 = sizeof(float) };
 
-/* The entry of this name and shape, made if it is new. NULL if there is no room. */
+/* The entry of this name and shape, made if it is new; `cost` enters its mean. NULL if there is no
+ * room. */
 static ct_trace_op *entry(const char *name, int64_t tokens, int64_t a, int64_t b, int64_t c,
                           ct_cost cost, const char *shape, ...) CT_PRINTF(7, 8);
 
@@ -30,8 +31,13 @@ static ct_trace_op *entry(const char *name, int64_t tokens, int64_t a, int64_t b
     for (size_t i = 0; i < active->n_ops; i++) {
         ct_trace_op *op = &active->list[i];
         if (!strcmp(op->name, name) && op->tokens == tokens && op->dims[0] == a &&
-            op->dims[1] == b && op->dims[2] == c)
+            op->dims[1] == b && op->dims[2] == c) {
+            double part = 1 / (double)(op->calls + 1);
+            op->cost.flops += part * (cost.flops - op->cost.flops);
+            op->cost.memory_bytes += part * (cost.memory_bytes - op->cost.memory_bytes);
+            op->cost.activation_bytes += part * (cost.activation_bytes - op->cost.activation_bytes);
             return op;
+        }
     }
     if (active->n_ops == CT_TRACE_OPS) {
         active->overflow = true;
@@ -104,8 +110,10 @@ static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tok
         .activation_bytes = 3 * t * e * F32, /* the hidden units need not leave the caches */
         .product = true,
     };
-    ct_trace_op *op = entry("gated_mlp", tokens, mlp->gate.rows, mlp->gate.cols, 0, cost,
-                            "%lld x %lld", LL(mlp->gate.rows), LL(mlp->gate.cols));
+    bool expert = active->routed;
+    ct_trace_op *op =
+        entry("gated_mlp", expert ? 0 : tokens, mlp->gate.rows, mlp->gate.cols, expert, cost,
+              "%lld x %lld%s", LL(mlp->gate.rows), LL(mlp->gate.cols), expert ? ", an expert" : "");
     double start = ct_now_ms();
     ct_status st = active->base->gated_mlp(ctx, y, x, tokens, mlp, hidden, err);
     took(op, start);
@@ -254,10 +262,13 @@ static void route(int32_t *expert, float *weight, const float *logits, int64_t t
     took(op, start);
 }
 
+/* How many tokens an expert gets is the router's choice and another number at nearly every call, so
+ * that what is done to them, up to scatter_add, counts as one shape. */
 static void gather(float *y, const float *x, const int32_t *row, int64_t rows, int64_t width)
 {
     ct_cost cost = {0, 0, 2.0 * (double)(rows * width) * F32, false};
-    ct_trace_op *op = entry("gather", rows, width, 0, 0, cost, "%lld", LL(width));
+    ct_trace_op *op = entry("gather", 0, width, 0, 0, cost, "%lld", LL(width));
+    active->routed = true;
     double start = ct_now_ms();
     active->base->gather(y, x, row, rows, width);
     took(op, start);
@@ -268,7 +279,8 @@ static void scatter_add(float *x, const float *y, const int32_t *row, const floa
 {
     double values = (double)(rows * width);
     ct_cost cost = {2 * values, 0, 3 * values * F32, false};
-    ct_trace_op *op = entry("scatter_add", rows, width, 0, 0, cost, "%lld", LL(width));
+    ct_trace_op *op = entry("scatter_add", 0, width, 0, 0, cost, "%lld", LL(width));
+    active->routed = false;
     double start = ct_now_ms();
     active->base->scatter_add(x, y, row, weight, rows, width);
     took(op, start);
@@ -406,6 +418,7 @@ ct_status ct_trace_step(ct_trace *trace, ct_model *model, ct_session *session, c
     CT_ASSERT(model->ops == trace->base && trace->steps < CT_TRACE_STEPS);
     model->ops = &trace->ops;
     active = trace;
+    trace->routed = false; /* a step that failed may have ended between the two */
     double start = ct_now_ms();
     ct_status st = ct_step(session, rows, n_rows, err);
     trace->wall_ms[trace->steps++] = ct_now_ms() - start;

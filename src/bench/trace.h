@@ -29,8 +29,8 @@ typedef struct ct_cost {
 typedef struct ct_trace_op {
     const char *name;          /* as in ct_ops */
     char shape[40];            /* "1024 x 6144", "8 x 128, keys 1024" */
-    int64_t tokens, dims[3];   /* T, and what else tells shapes apart */
-    ct_cost cost;              /* of the first call */
+    int64_t tokens, dims[3];   /* T (0: no T, or the router's choice), and what else tells apart */
+    ct_cost cost;              /* mean of the calls */
     int64_t calls;             /* in all steps */
     double ms[CT_TRACE_STEPS]; /* [steps] of the step's calls together */
 } ct_trace_op;
@@ -44,6 +44,7 @@ typedef struct ct_trace {
     int64_t steps;
     double wall_ms[CT_TRACE_STEPS];
     bool overflow; /* more shapes than CT_TRACE_OPS */
+    bool routed;   /* between the gather and the scatter_add of an expert's tokens */
 } ct_trace;
 
 /* A trace of steps of this model, or NULL with err filled; free with free(). */

@@ -4,13 +4,18 @@
 
 #include "bench/trace.h"
 
-static ct_model *open_demo(void)
+static ct_model *open_folder(const char *folder)
 {
     ct_model *model = NULL;
     ct_err err;
     const ct_model_options options = {.compute = CT_CHOOSE_F32};
-    assert_ok(ct_model_open(CT_SOURCE_DIR "/models/griffin-demo", &options, &model, &err));
+    assert_ok(ct_model_open(folder, &options, &model, &err));
     return model;
+}
+
+static ct_model *open_demo(void)
+{
+    return open_folder(CT_SOURCE_DIR "/models/griffin-demo");
 }
 
 /* The members of ct_ops that compute nothing come first: a name and three functions. */
@@ -133,6 +138,41 @@ static void keys_that_rows_share_are_counted_once(void **state)
     ct_model_close(model);
 }
 
+/* 65 tokens, each through 2 of 4 experts in 4 layers: however the router shares them out, one shape. */
+static void experts_are_one_shape_with_the_mean_cost_of_their_calls(void **state)
+{
+    (void)state;
+    enum { PROMPT = 65, STEPS = 3 };
+    ct_err err;
+    ct_model *model = open_folder(CT_SOURCE_DIR "/models/jamba-demo");
+    ct_session *session = NULL;
+    ct_sequence *sequence[STEPS];
+    int32_t ids[PROMPT];
+    ct_trace *trace = ct_trace_new(model, &err);
+    assert_non_null(trace);
+    assert_ok(ct_session_new(model, &session, &err));
+    for (int step = 0; step < STEPS; step++) {
+        for (int i = 0; i < PROMPT; i++) ids[i] = 3 + (i + step) * 61 % 4000;
+        assert_ok(ct_sequence_new(model, &sequence[step], &err));
+        ct_row row = {.sequence = sequence[step], .ids = ids, .count = PROMPT};
+        assert_ok(ct_trace_step(trace, model, session, &row, 1, &err));
+    }
+    const ct_trace_op *expert = find(trace, "gated_mlp", "224 x 256, an expert");
+    assert_in_range(expert->calls, 2 * 3 * STEPS, 4 * 3 * STEPS);
+    double tokens = expert->cost.flops * (double)expert->calls / (6.0 * 224 * 256);
+    const ct_trace_op *gather = find(trace, "gather", "256"); /* read and written */
+    double gathered = gather->cost.activation_bytes * (double)gather->calls / (2.0 * 256 * 4);
+    assert_float_equal(tokens, gathered, 1e-9 * gathered); /* sums of means: rounding alone */
+    const ct_trace_op *dense = find(trace, "gated_mlp", "224 x 256");
+    assert_int_equal(dense->calls, 4 * STEPS); /* layers 0, 2, 4 and 6 */
+    /* The last layer computes no token, since no logits are asked for; the others all. */
+    assert_float_equal(tokens, 2.0 * 3 * PROMPT * STEPS, 1e-6);
+    for (int step = 0; step < STEPS; step++) ct_sequence_free(sequence[step]);
+    free(trace);
+    ct_session_free(session);
+    ct_model_close(model);
+}
+
 static void the_least_time_is_of_arithmetic_or_of_bytes(void **state)
 {
     (void)state;
@@ -160,6 +200,7 @@ int main(void)
         cmocka_unit_test(every_operation_of_the_table_is_noted),
         cmocka_unit_test(a_traced_step_gives_the_bits_of_an_untraced_one),
         cmocka_unit_test(keys_that_rows_share_are_counted_once),
+        cmocka_unit_test(experts_are_one_shape_with_the_mean_cost_of_their_calls),
         cmocka_unit_test(the_least_time_is_of_arithmetic_or_of_bytes),
         cmocka_unit_test(the_median_of_an_even_count_is_between_two),
     };
