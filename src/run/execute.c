@@ -160,6 +160,20 @@ done:
     return st;
 }
 
+/* Writes a cell's recording before its outcome is stored: a stored cell has its file. */
+static ct_status write_recording(runner *r, const running_row *row, ct_err *err)
+{
+    const ct_recording *recording = ct_job_recording(row->job);
+    size_t n;
+    if (!recording) return CT_OK;
+    char *path = ct_work_recording_path(r->work, row->cell, err);
+    if (!path) return CT_ERR_MEMORY;
+    const int32_t *ids = ct_job_fed(row->job, &n);
+    ct_status st = ct_recording_write(recording, path, ids, n, err);
+    free(path);
+    return st;
+}
+
 /* Checks, decodes and scores a job that is done. */
 static ct_status post_done(runner *r, const running_row *row, ct_err *err)
 {
@@ -175,6 +189,7 @@ static ct_status post_done(runner *r, const running_row *row, ct_err *err)
     if (st == CT_OK)
         st = ct_score(study->scoring, study->keywords, study->n_keywords, study->needle, text, size,
                       &score, &max_score, &why);
+    if (st == CT_OK) st = write_recording(r, row, &why);
     if (st != CT_OK) {
         if (ends_run(st)) *err = why;
         else st = post_failed(r, row->cell, why.text, err);

@@ -18,16 +18,91 @@ record --record "$tmp/all.safetensors" --record-stages prefill+generation --reco
 cmp "$tmp/plain_omit" "$tmp/out" || fail 'a recorder changed the answer under omit'
 record --record "$tmp/light.safetensors" --record-what light --record-layers 5 --record-steps all >"$tmp/out" || fail light
 
-python=python3
-for other in "${CORTADO_ORACLE_PYTHON:-}" /opt/oracle/bin/python; do
-    [ -x "$other" ] && python=$other
+# What is refused, and that nothing is written then.
+refuse() {
+    expect "$1" "$2" "$cortado" generate -m $model --threads 1 -p "$prompt" --record "$tmp/no.safetensors" "${@:3}"
+    [ -e "$tmp/no.safetensors" ] && fail "a file beside an error: ${*:3}"
+}
+refuse 2 'did you mean "weights"' --record-what weight
+refuse 1 'record fewer steps' --record-stages prefill --record-steps all --record-limit 1
+refuse 1 'expected attention layers' --record-layers 3
+expect 2 'expected --record FILE' "$cortado" generate -m $model -p x --record-steps all
+# A study: files named by cell, for the chosen cells alone; the outcomes are those of the study without `record`; what is
+# missing is made again, what is there is not.
+study() {
+    cat <<YAML
+study: recorded
+model: griffin-demo
+task:
+  niah:
+    haystack: $PWD/data/haystack
+    needle: "\n$needle\n"
+    question: What is the best thing to do in San Francisco?
+    lengths: [260, 330]
+    depths: [0, 50]
+generate: {max_new_tokens: 8}
+interventions:
+  - heads: {keep: 3, metric: entropy, stages: prefill+generation}
+  - heads: none
+  - weights: {generation: omit}
+YAML
+}
+run() {
+    "$cortado" run "$tmp/$1.yaml" --model-root models --out "$tmp/$1" --compute f32 "${@:2}"
+}
+study >"$tmp/off.yaml"
+{
+    study
+    echo 'record: {what: [weights, light], stages: prefill+generation, lengths: 330, interventions: [2, 3]}'
+} >"$tmp/on.yaml"
+run on --dry-run >"$tmp/out" || fail '--dry-run'
+grep -q '^recordings *4 files, ' "$tmp/out" || fail "no estimate: $(cat "$tmp/out")"
+[ -e "$tmp/on" ] && fail '--dry-run wrote something'
+run off >/dev/null || fail 'the study without record'
+run on --limit 11 >/dev/null || fail 'the study with record, in part'
+run on >/dev/null || fail 'the study with record'
+[ -e "$tmp/off/recordings" ] && fail 'recordings that nobody asked for'
+for name in on off; do
+    "$cortado" export "$tmp/$name" --format csv | python3 -c '
+import csv, sys
+for r in csv.DictReader(sys.stdin):
+    print([v for k, v in r.items() if not k.endswith("_ms") and "time" not in k and k != "finished"])' >"$tmp/$name.csv"
 done
-if ! $python -c 'import safetensors.numpy' 2>/dev/null; then
-    echo 'SKIP: Python has no safetensors library'
-    [ $failures = 0 ] && exit 77
-    finish
+cmp "$tmp/on.csv" "$tmp/off.csv" || fail 'a recorded study has other outcomes'
+ls "$tmp/on/recordings" >"$tmp/names"
+[ "$(wc -l <"$tmp/names")" = 4 ] || fail "not four recordings: $(cat "$tmp/names")"
+python3 - "$tmp/on" <<'PY' || fail 'recordings are not named by the keys of their cells'
+import os, sqlite3, sys
+rows = sqlite3.connect(f"file:{sys.argv[1]}/run.sqlite?mode=ro", uri=True).execute(
+    "SELECT key FROM cell WHERE length = 330 AND (weights_generation = 'omit' OR keep_heads < 0)")
+assert sorted(os.listdir(sys.argv[1] + "/recordings")) == sorted(f"{k}.safetensors" for k, in rows)
+PY
+first="$tmp/on/recordings/$(head -1 "$tmp/names")"
+cp "$first" "$tmp/first"
+second="$tmp/on/recordings/$(tail -1 "$tmp/names")"
+touch -d '2001-01-01' "$second"
+rm "$first"
+run on >"$tmp/out" || fail 'again'
+grep -q '1 done now, 11 stored before' "$tmp/out" || fail "not one cell: $(grep cells "$tmp/out")"
+cmp "$first" "$tmp/first" || fail 'a recording made again differs'
+[ "$(date -r "$second" +%Y)" = 2001 ] || fail 'a recording that was there was made again'
+{
+    study
+    echo 'record: {what: light, layers: [2, 3]}'
+} >"$tmp/layers.yaml"
+expect 1 'layers.yaml, line 15)' "$cortado" run "$tmp/layers.yaml" --model-root models --out "$tmp/layers"
+{
+    study
+    echo 'record: {what: weights, stages: prefill, steps: all, limit_mib: 10}'
+} >"$tmp/large.yaml"
+expect 1 'expected at most 10 MiB of recordings' "$cortado" run "$tmp/large.yaml" --model-root models --out "$tmp/large"
+
+if ! python3 -c 'import safetensors.numpy' 2>/dev/null; then
+    [ $failures = 0 ] || finish
+    echo 'SKIP: Python has no safetensors library to read the files with (tools/oracles has one)'
+    exit 77
 fi
-$python - "$tmp" <<'PY' || fail 'the files do not say what they should'
+python3 - "$tmp" <<'PY' || fail 'the files do not say what they should'
 import sys
 import numpy as np
 from safetensors.numpy import load_file
@@ -64,13 +139,4 @@ assert list(light["layers"]) == [5] and not any("weights" in k or "heads" in k f
 assert light["generation.needle_before"].max() > 0.5
 PY
 
-# What is refused, and that nothing is written then.
-refuse() {
-    expect "$1" "$2" "$cortado" generate -m $model --threads 1 -p "$prompt" --record "$tmp/no.safetensors" "${@:3}"
-    [ -e "$tmp/no.safetensors" ] && fail "a file beside an error: ${*:3}"
-}
-refuse 2 'did you mean "weights"' --record-what weight
-refuse 1 'record fewer steps' --record-stages prefill --record-steps all --record-limit 1
-refuse 1 'expected attention layers' --record-layers 3
-expect 2 'expected --record FILE' "$cortado" generate -m $model -p x --record-steps all
 finish
