@@ -58,9 +58,10 @@ ct_status ct_record_what_parse(const char *text, const char *flag, unsigned *out
 ct_status ct_record_steps_parse(const char *text, const char *flag, ct_record_steps *out,
                                 ct_err *err) CT_CHECK;
 
-/* Writes the recording as safetensors; ids: the `count` tokens as fed. */
+/* Writes the recording as safetensors; ids: the `count` tokens as fed. sync: it is on the disk when
+ * the function returns. */
 ct_status ct_recording_write(const ct_recording *recording, const char *path, const int32_t *ids,
-                             size_t count, ct_err *err) CT_CHECK;
+                             size_t count, bool sync, ct_err *err) CT_CHECK;
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

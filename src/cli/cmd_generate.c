@@ -244,7 +244,7 @@ static ct_status save_recording(const ct_generation *g, const char *path, ct_err
 {
     size_t n;
     const int32_t *ids = ct_job_fed(g->job, &n);
-    return ct_recording_write(ct_job_recording(g->job), path, ids, n, err);
+    return ct_recording_write(ct_job_recording(g->job), path, ids, n, true, err);
 }
 
 static json_t *audit_json(const ct_audit *a)

@@ -68,7 +68,7 @@ static ct_status write_one(ct_st_writer *writer, const ct_st_out *t, int64_t str
 }
 
 ct_status ct_recording_write(const ct_recording *r, const char *path, const int32_t *ids,
-                             size_t count, ct_err *err)
+                             size_t count, bool sync, ct_err *err)
 {
     ct_status st;
     ct_st_writer *writer = NULL;
@@ -98,7 +98,7 @@ ct_status ct_recording_write(const ct_recording *r, const char *path, const int3
     CT_TRY(ct_st_writer_begin(path, t->list, t->n, &writer, err));
     for (size_t i = 0; i < t->n && st == CT_OK; i++)
         st = write_one(writer, &t->list[i], t->stride[i], err);
-    ct_status end = ct_st_writer_end(writer, st == CT_OK, err);
+    ct_status end = ct_st_writer_end(writer, st != CT_OK ? 0 : sync ? 1 : CT_SINK_SYNC_LATER, err);
     if (st == CT_OK) st = end;
 done:
     free(small);
