@@ -227,7 +227,7 @@ struct ct_pass {
     bool has_layer_means;    /* some run's edit takes its mean over the layer */
     const int32_t *keep;     /* [T] heads kept per token, -1 all; NULL: no token selects any */
     bool wants_entropy, wants_l2;
-    bool records; /* some row records some token */
+    bool records;  /* some row records some token */
     float *memory; /* working memory: memory_used of memory_floats are taken */
     size_t memory_used, memory_floats;
 };
