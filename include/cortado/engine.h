@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include <cortado/intervention.h>
+#include <cortado/record.h>
 #include <cortado/status.h>
 
 #ifdef __cplusplus
@@ -115,8 +116,9 @@ typedef struct ct_row {
     const ct_intervention *intervention; /* NULL: none */
     ct_audit *audit;                     /* added to; may be NULL */
     ct_logits_want want;
-    float *logits;       /* [1 or count, V] after the soft cap, if wanted */
-    uint8_t *heads_kept; /* NULL, or [attention layers, H] for the row's last token: 1 kept */
+    float *logits;           /* [1 or count, V] after the soft cap, if wanted */
+    uint8_t *heads_kept;     /* NULL, or [attention layers, H] for the row's last token: 1 kept */
+    ct_recording *recording; /* NULL, or of the request that the row is of */
 } ct_row;
 
 /* Runs all rows together. A row's results have the same bits alone, in any batch, and however the
@@ -145,7 +147,8 @@ typedef struct ct_generate_request {
     const int32_t *force_ids; /* teacher forcing: fed instead of the chosen ids, and an EOS among
                                  them is what stops; NULL: none */
     size_t force_count;
-    bool keep_logits; /* keep every distribution, see ct_job_logits */
+    const ct_record_options *record; /* NULL: nothing is recorded; borrowed */
+    bool keep_logits;                /* keep every distribution, see ct_job_logits */
 } ct_generate_request;
 
 typedef struct ct_job ct_job; /* one request on its way */
@@ -197,6 +200,12 @@ const float *ct_job_logits(const ct_job *job);
 /* [count, attention layers, H]: heads kept at those steps (by the row that gave the token); all 1
  * where no selection is active. */
 const uint8_t *ct_job_heads_kept(const ct_job *job);
+/* What was recorded so far, by the request's wish; NULL without one. The job's. */
+const ct_recording *ct_job_recording(const ct_job *job);
+/* Bytes that the request's recording takes at most; 0 if it has none. */
+int64_t ct_request_recording_bytes(const ct_model *model, const ct_generate_request *request);
+/* The tokens fed so far, prompt first: what a recording's positions count. */
+const int32_t *ct_job_fed(const ct_job *job, size_t *count);
 /* When the job is done: what ended it alone (logits that are not numbers: CT_ERR_VALUE), or
  * CT_ERR_INTERVENTION if its intervention acts on some stage but none of its rows was computed,
  * else CT_OK. */

@@ -80,6 +80,7 @@ typedef struct ct_run_result {
     int64_t decode_rows;            /* cells that decode together, at most */
     int64_t state_bytes;            /* most that states take at a time */
     int64_t memory_limit, weight_bytes;
+    int64_t recordings, recording_bytes; /* files that the cells to run leave, bytes at most */
     double plan_ms, wall_ms;
     char first_error[512]; /* of the first failed cell; "" if none */
     char store[4096];      /* path of the store */

@@ -354,6 +354,24 @@ static ct_status attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err
     return st;
 }
 
+static void attention_weights(float *before, float *after, const ct_weights_args *args)
+{
+    int64_t seen = keys_seen(args->row, args->position);
+    double values = (double)(args->heads * seen);
+    ct_cost cost = {
+        .flops = values * (2.0 * (double)args->head_dim + 4),
+        .memory_bytes = (double)(seen * args->kv_heads * args->head_dim) * F32,
+        .activation_bytes = 2 * (double)(args->heads * args->keys) * F32,
+    };
+    int64_t keys = (seen + CT_KV_BLOCK - 1) / CT_KV_BLOCK * CT_KV_BLOCK;
+    ct_trace_op *op =
+        entry("attention_weights", 1, keys, args->heads, args->head_dim, cost,
+              "%lld x %lld, keys %lld", LL(args->heads), LL(args->head_dim), LL(keys));
+    double start = ct_now_ms();
+    active->base->attention_weights(before, after, args);
+    took(op, start);
+}
+
 static void select_heads(uint8_t *keep, const float *score, const int32_t *k, int64_t tokens,
                          int64_t heads)
 {
@@ -406,6 +424,7 @@ ct_trace *ct_trace_new(const ct_model *model, ct_err *err)
     NOTE(scatter_add);
     NOTE(rope);
     NOTE(attention);
+    NOTE(attention_weights);
     NOTE(select_heads);
     NOTE(mask_heads);
 #undef NOTE

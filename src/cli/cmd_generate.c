@@ -24,6 +24,8 @@ typedef struct ct_generation {
     ct_span *spans[CT_STAGE_COUNT];
     size_t n_spans[CT_STAGE_COUNT];
     ct_intervention intervention;
+    ct_record_options record;
+    int64_t *record_layers;
     double open_ms, generate_ms;
 } ct_generation;
 
@@ -36,6 +38,7 @@ static void clear(ct_generation *g)
     free(g->text);
     free(g->prompt);
     free(g->force);
+    free(g->record_layers);
     if (g->spans[0] != g->spans[1]) free(g->spans[1]);
     free(g->spans[0]);
 }
@@ -201,6 +204,49 @@ static ct_status save_logits(const ct_generation *g, const char *path, ct_err *e
     return ct_st_write(path, tensors, 2, err);
 }
 
+/* What is to be recorded; its flags mean something beside --record only. */
+static ct_status set_record(const ct_args *args, ct_generation *g, ct_err *err)
+{
+    static const char *const flags[] = {"--record-what", "--record-stages", "--record-steps",
+                                        "--record-layers", "--record-limit"};
+    ct_record_options *r = &g->record;
+    ct_status st = CT_OK;
+    if (!ct_args_has(args, "--record")) {
+        for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+            if (ct_args_has(args, flags[i]))
+                return ct_fail(err, CT_ERR_USAGE, "%s: expected --record FILE with it", flags[i]);
+        return CT_OK;
+    }
+    CT_TRY(ct_record_what_parse(ct_args_text(args, "--record-what", "weights+heads+light"),
+                                "--record-what", &r->what, err));
+    CT_TRY(ct_head_stages_parse(ct_args_text(args, "--record-stages", "generation"),
+                                "--record-stages", r->stages, err));
+    CT_TRY(ct_record_steps_parse(ct_args_text(args, "--record-steps", "last"), "--record-steps",
+                                 &r->steps, err));
+    r->limit = ct_args_int(args, "--record-limit", CT_RECORD_DEFAULT_LIMIT >> 20) << 20;
+    r->needle = g->spans[CT_STAGE_GENERATION];
+    r->n_needle = g->n_spans[CT_STAGE_GENERATION];
+    if (ct_args_has(args, "--record-layers")) {
+        int32_t *ids;
+        CT_TRY(ct_cli_parse_ids(ct_args_text(args, "--record-layers", ""), "--record-layers", &ids,
+                                &r->n_layers, err));
+        g->record_layers = malloc(r->n_layers * sizeof *g->record_layers + 1);
+        for (size_t i = 0; g->record_layers && i < r->n_layers; i++) g->record_layers[i] = ids[i];
+        free(ids);
+        if (!g->record_layers) return ct_fail_memory(err, "--record-layers", r->n_layers);
+        r->layers = g->record_layers;
+    }
+done:
+    return st;
+}
+
+static ct_status save_recording(const ct_generation *g, const char *path, ct_err *err)
+{
+    size_t n;
+    const int32_t *ids = ct_job_fed(g->job, &n);
+    return ct_recording_write(ct_job_recording(g->job), path, ids, n, true, err);
+}
+
 static json_t *audit_json(const ct_audit *a)
 {
     json_t *object = json_object();
@@ -265,6 +311,8 @@ static int run_generate(const ct_args *args)
     if (ct_args_has(args, "--force-ids"))
         CT_TRY(ct_cli_parse_ids(ct_args_text(args, "--force-ids", ""), "--force-ids", &g.force,
                                 &g.n_force, &err));
+    CT_TRY(set_record(args, &g, &err));
+    const char *record_path = ct_args_text(args, "--record", NULL);
     const char *logits_path = ct_args_text(args, "--save-logits", NULL);
     ct_generate_request request = {
         .prompt = g.prompt,
@@ -278,12 +326,14 @@ static int run_generate(const ct_args *args)
                      .seed = (uint64_t)ct_args_int(args, "--seed", 0)},
         .force_ids = g.force,
         .force_count = g.n_force,
+        .record = record_path ? &g.record : NULL,
         .keep_logits = logits_path != NULL,
     };
     CT_TRY(ct_session_new(g.model, &g.session, &err));
     g.open_ms = ct_now_ms() - start;
     CT_TRY(ct_generate(g.session, &request, &g.job, &err));
     g.generate_ms = ct_now_ms() - start - g.open_ms;
+    if (record_path) CT_TRY(save_recording(&g, record_path, &err));
     if (logits_path) CT_TRY(save_logits(&g, logits_path, &err));
     CT_TRY(print_result(args, &g, &err));
 done:
@@ -331,6 +381,20 @@ static const ct_option options[] = {
      "Feed these ids instead of the chosen ones (teacher forcing).", 0, 0},
     {"--save-logits", NULL, CT_ARG_TEXT, "FILE",
      "Write logits and kept heads of every step as safetensors.", 0, 0},
+    {"--record", NULL, CT_ARG_TEXT, "FILE",
+     "Record what attention looks at, as safetensors (docs/RECORDINGS.md).", 0, 0},
+    {"--record-what", NULL, CT_ARG_TEXT, "WHAT",
+     "weights (rows before and after the edit), heads (those kept), light (entropy, needle mass "
+     "and arg-max alone); joined by + (default: all three).",
+     0, 0},
+    {"--record-stages", NULL, CT_ARG_CHOICE, "generation|prefill|prefill+generation",
+     "In which stages (default generation).", 0, 0},
+    {"--record-steps", NULL, CT_ARG_CHOICE, "last|first|all",
+     "Which rows of each stage (default last).", 0, 0},
+    {"--record-layers", NULL, CT_ARG_TEXT, "LIST",
+     "Which attention layers, by their place in the model from 0: 2,5 (default: all).", 0, 0},
+    {"--record-limit", NULL, CT_ARG_INT, "MIB", "Refuse a larger recording (default 1024).", 1,
+     1048576},
     {"--json", NULL, CT_ARG_FLAG, NULL, "Print one JSON object.", 0, 0},
     CT_OPTION_DEVICE,
     CT_OPTION_COMPUTE,

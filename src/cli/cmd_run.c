@@ -51,7 +51,7 @@ static const char *size_text(int64_t bytes, char out[32])
 
 static void print_plan(const ct_run_result *r, bool memory_given)
 {
-    char states[32], limit[32], weights[32];
+    char states[32], limit[32], weights[32], recordings[32];
     printf("cells             %lld (%lld versions of %lld prompts), %lld stored already\n",
            (long long)r->cells, (long long)r->versions, (long long)r->prompts,
            (long long)r->stored);
@@ -66,6 +66,9 @@ static void print_plan(const ct_run_result *r, bool memory_given)
            (long long)r->decode_steps, (long long)r->decode_rows);
     printf("memory of states  %s at most; limit %s (%s)\n", size_text(r->state_bytes, states),
            size_text(r->memory_limit, limit), memory_given ? "--memory" : "half of what is free");
+    if (r->recordings > 0)
+        printf("recordings        %lld files, %s at most\n", (long long)r->recordings,
+               size_text(r->recording_bytes, recordings));
     printf("weights           %s\n", size_text(r->weight_bytes, weights));
 }
 

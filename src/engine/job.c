@@ -36,7 +36,8 @@ struct ct_job {
     float *last;   /* [V] the distribution of the newest token; room for the next */
     float *logits; /* keep_logits: [count, V] */
     int64_t logits_capacity;
-    uint8_t *heads_kept; /* [max_new, attention layers, H] */
+    uint8_t *heads_kept;     /* [max_new, attention layers, H] */
+    ct_recording *recording; /* NULL: none is wanted */
     ct_audit audit;
     ct_err failure; /* what ended this job alone, or CT_OK */
 };
@@ -83,6 +84,48 @@ static ct_status check_ids(const ct_model *model, const int32_t *ids, size_t cou
     return CT_OK;
 }
 
+/* The places of the model's attention layers; [info.attention_layers]. */
+static ct_status record_shape(const ct_model *model, const ct_generate_request *r, int64_t **layers,
+                              ct_record_shape *out, ct_err *err)
+{
+    int64_t n = 0, *list = malloc((size_t)model->info.attention_layers * sizeof *list + 1);
+    if (!list) return ct_fail_memory(err, "recording", (size_t)model->info.attention_layers);
+    for (int64_t i = 0; i < model->info.layers; i++)
+        if (model->layers[i].attention_index >= 0) list[n++] = i;
+    *layers = list;
+    *out = (ct_record_shape){
+        .attention_layers = list,
+        .n_attention = n,
+        .heads = model->info.heads,
+        .prefill = ct_request_prefill_count(r),
+        .tokens = (int64_t)r->prompt_count + r->max_new_tokens,
+    };
+    return CT_OK;
+}
+
+static ct_status check_record(const ct_model *model, const ct_generate_request *r, ct_err *err)
+{
+    int64_t *layers;
+    ct_record_shape shape;
+    if (!r->record) return CT_OK;
+    ct_status st = record_shape(model, r, &layers, &shape, err);
+    if (st != CT_OK) return st;
+    st = ct_record_check(r->record, &shape, err);
+    free(layers);
+    return st;
+}
+
+int64_t ct_request_recording_bytes(const ct_model *model, const ct_generate_request *r)
+{
+    ct_record_shape shape = {
+        .n_attention = model->info.attention_layers,
+        .heads = model->info.heads,
+        .prefill = ct_request_prefill_count(r),
+        .tokens = (int64_t)r->prompt_count + r->max_new_tokens,
+    };
+    return r->record ? ct_record_bytes(r->record, &shape) : 0;
+}
+
 ct_status ct_request_check(const ct_model *model, const ct_generate_request *r, ct_err *err)
 {
     ct_status st = CT_OK;
@@ -99,6 +142,7 @@ ct_status ct_request_check(const ct_model *model, const ct_generate_request *r, 
     CT_TRY(check_ids(model, r->force_ids, r->force_ids ? r->force_count : 0, "forced ids", err));
     CT_TRY(ct_sampling_check(&r->sampling, err));
     CT_TRY(ct_intervention_check(iv, model->info.heads, (int64_t)r->prompt_count, err));
+    CT_TRY(check_record(model, r, err));
     const ct_weight_edit *edit = &iv->weights[CT_STAGE_PREFILL];
     if (ct_intervention_needs_whole(iv, CT_STAGE_PREFILL) &&
         edit->spans[edit->n_spans - 1].end > ct_request_prefill_count(r))
@@ -142,10 +186,16 @@ static bool prefill_gives_token(const ct_generate_request *r)
     return ct_request_prefill_count(r) == (int64_t)r->prompt_count;
 }
 
+static bool records_prefill(const ct_generate_request *r)
+{
+    return r->record && r->record->stages[prefill_stage(r)];
+}
+
 static void program_of(const ct_model *model, const ct_generate_request *r, ct_prefill_program *out)
 {
     ct_prefill_program_init(out, &r->intervention, prefill_stage(r), model->info.heads);
     if (out->keep > 0 && out->metric == CT_METRIC_RANDOM) out->seed = seed_for_prompt(r);
+    if (records_prefill(r)) out->recorded = r->record->number + 1;
 }
 
 /* Leading ids that the two prompts share, of the first n. */
@@ -219,6 +269,19 @@ static ct_status job_new(const ct_model *model, const ct_generate_request *reque
         return ct_fail_memory(err, "job", (size_t)model->info.vocab * sizeof *job->last);
     }
     memcpy(job->tokens, request->prompt, request->prompt_count * sizeof *job->tokens);
+    if (request->record) {
+        int64_t *layers;
+        ct_record_shape shape;
+        st = record_shape(model, request, &layers, &shape, err);
+        if (st == CT_OK) {
+            st = ct_recording_new(request->record, &shape, &job->recording, err);
+            free(layers);
+        }
+        if (st != CT_OK) {
+            ct_job_free(job);
+            return st;
+        }
+    }
     *out = job;
     return CT_OK;
 }
@@ -243,6 +306,7 @@ void ct_job_free(ct_job *job)
     free(job->last);
     free(job->logits);
     free(job->heads_kept);
+    ct_recording_free(job->recording);
     free(job);
 }
 
@@ -302,6 +366,9 @@ ct_status ct_job_fork(const ct_job *at, const ct_generate_request *request, ct_j
                        "fork: expected a job in prefill or at its end, got one that has fed tokens "
                        "since");
     CT_TRY(job_new(model, request, &job, err));
+    if (position > 0 && records_prefill(request))
+        CT_TRY(ct_fail(err, CT_ERR_USAGE,
+                       "fork: a request that records its prefill computes all of it itself"));
     int64_t shared = ct_request_shared_prefill(model, &at->request, request, NULL);
     bool at_end = position == job->prefill_count;
     if (position > shared)
@@ -356,7 +423,10 @@ static ct_status next_row(ct_job *job, ct_row *row, ct_err *err)
 {
     const ct_generate_request *r = &job->request;
     int64_t at = ct_sequence_position(job->sequence);
-    *row = (ct_row){.intervention = &job->intervention, .audit = &job->audit, .logits = job->last};
+    *row = (ct_row){.intervention = &job->intervention,
+                    .audit = &job->audit,
+                    .logits = job->last,
+                    .recording = job->recording};
     if (job->state == CT_JOB_PREFILL) {
         int64_t end = (at + CT_PREFILL_STEP) / CT_KV_BLOCK * CT_KV_BLOCK;
         row->stage = prefill_stage(r);
@@ -482,6 +552,17 @@ const float *ct_job_logits(const ct_job *job)
 const uint8_t *ct_job_heads_kept(const ct_job *job)
 {
     return job->heads_kept;
+}
+
+const ct_recording *ct_job_recording(const ct_job *job)
+{
+    return job->recording;
+}
+
+const int32_t *ct_job_fed(const ct_job *job, size_t *count)
+{
+    *count = (size_t)ct_job_position(job);
+    return job->tokens;
 }
 
 ct_status ct_job_check(const ct_job *job, ct_err *err)

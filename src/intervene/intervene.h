@@ -41,6 +41,7 @@ typedef struct ct_prefill_program {
     int64_t edit_from;    /* INT64_MAX: never */
     const ct_span *spans; /* borrowed */
     size_t n_spans;
+    int64_t recorded; /* rows of it are recorded: shared with none of another number; 0: not */
 } ct_prefill_program;
 
 void ct_prefill_program_init(ct_prefill_program *program, const ct_intervention *intervention,

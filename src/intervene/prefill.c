@@ -90,6 +90,7 @@ int ct_prefill_program_compare(const ct_prefill_program *a, const ct_prefill_pro
                                int64_t *rows)
 {
     *rows = 0;
+    ORDER(a->recorded, b->recorded);
     ORDER(a->whole, b->whole);
     ORDER(a->stage, b->stage);
     ORDER(a->options, b->options);

@@ -222,13 +222,14 @@ ct_status ct_sink_end(ct_sink *sink, int commit, ct_err *err)
     if (!sink) return CT_OK;
     ct_status st = CT_OK;
     if (commit) {
-        if (fsync(sink->fd) != 0) st = ct_fail_errno(err, "%s: cannot sync", sink->temp);
+        bool later = commit == CT_SINK_SYNC_LATER;
+        if (!later && fsync(sink->fd) != 0) st = ct_fail_errno(err, "%s: cannot sync", sink->temp);
         int fd = sink->fd;
         sink->fd = -1;
         if (close(fd) != 0 && st == CT_OK) st = ct_fail_errno(err, "%s: cannot close", sink->temp);
         if (st == CT_OK && rename(sink->temp, sink->path) != 0)
             st = ct_fail_errno(err, "%s: cannot rename to %s", sink->temp, sink->path);
-        if (st == CT_OK) sync_parent(sink->path);
+        if (st == CT_OK && !later) sync_parent(sink->path);
     }
     if (!commit || st != CT_OK) unlink(sink->temp);
     sink_free(sink);
@@ -279,4 +280,13 @@ char *ct_path_join(const char *dir, const char *name, ct_err *err)
 {
     size_t n = strlen(dir);
     return ct_strf(err, "%s%s%s", dir, n == 0 || dir[n - 1] == '/' ? "" : "/", name);
+}
+
+ct_status ct_dir_sync(const char *path, ct_err *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return ct_fail_errno(err, "%s: cannot open", path);
+    ct_status st = syncfs(fd) == 0 ? CT_OK : ct_fail_errno(err, "%s: cannot sync", path);
+    close(fd);
+    return st;
 }

@@ -33,6 +33,8 @@ void ct_map_close(ct_map *map);
  * caller's. */
 ct_status ct_file_read(const char *path, size_t max_bytes, char **data, size_t *size,
                        ct_err *err) CT_CHECK;
+/* As `commit` of ct_sink_end: the file is not on the disk before ct_dir_sync. */
+enum { CT_SINK_SYNC_LATER = 2 };
 /* Writes a file whole: to a temporary name beside it, fsync, rename. */
 ct_status ct_file_write(const char *path, const void *data, size_t size, ct_err *err) CT_CHECK;
 
@@ -45,6 +47,9 @@ ct_status ct_sink_end(ct_sink *sink, int commit, ct_err *err) CT_CHECK;
 
 /* Makes a directory and its parents; one that exists is success. */
 ct_status ct_dir_make(const char *path, ct_err *err) CT_CHECK;
+/* Puts everything written into the folder's file system on the disk: once after many files that were
+ * ended with CT_SINK_SYNC_LATER. */
+ct_status ct_dir_sync(const char *path, ct_err *err) CT_CHECK;
 /* dir/name as a new string, or NULL with err filled. */
 char *ct_path_join(const char *dir, const char *name, ct_err *err);
 

@@ -62,7 +62,7 @@ ct_status ct_st_write(const char *path, const ct_st_out *tensors, size_t n, ct_e
 
 /* Streaming form for files larger than memory: ct_st_writer_begin writes the header for the tensors
  * (data ignored), then ct_st_writer_add appends bytes in that order, ct_st_writer_end checks the
- * count and renames. ct_st_writer_end with commit 0 drops the file; it frees the writer always. */
+ * count and renames (commit CT_SINK_SYNC_LATER: see io/file.h). ct_st_writer_end with commit 0 drops the file; it frees the writer always. */
 typedef struct ct_st_writer ct_st_writer;
 ct_status ct_st_writer_begin(const char *path, const ct_st_out *tensors, size_t n,
                              ct_st_writer **out, ct_err *err) CT_CHECK;

@@ -14,7 +14,7 @@
 
 static const ct_op_need needs[] = {
     CT_NEEDS(matmul),       CT_NEEDS(rope),       CT_NEEDS(attention),
-    CT_NEEDS(select_heads), CT_NEEDS(mask_heads),
+    CT_NEEDS(select_heads), CT_NEEDS(mask_heads), CT_NEEDS(attention_weights),
 };
 
 static size_t floats(const void *part, const ct_model *model, int64_t tokens)
@@ -25,9 +25,9 @@ static size_t floats(const void *part, const ct_model *model, int64_t tokens)
     size_t kv = ct_pass_round((size_t)(tokens * info->kv_heads * info->head_dim));
     size_t per_head = ct_pass_round((size_t)(tokens * info->heads));
     size_t block = ct_pass_round((size_t)(CT_KV_BLOCK * info->kv_heads * info->head_dim));
-    /* q, out, masses of the per-layer mean; k, v; entropy, l2, score, keep; a block of ones and one
-     * with a two. */
-    return 3 * q + 2 * kv + 4 * per_head + 2 * block;
+    /* q, out, masses of the per-layer mean; k, v; entropy, l2, score, keep, means of runs; a block
+     * of ones and one with a two. */
+    return 3 * q + 2 * kv + 5 * per_head + 2 * block;
 }
 
 /* Keys (part 0) or values (part 1) of a block for one attention layer, [64, G, D]. */
@@ -82,6 +82,15 @@ static void point_at_blocks(const ct_layer *layer, ct_pass *pass)
 
 /* ---- binary_mean: per_layer ------------------------------------------------------------------ */
 
+/* The key positions begin .. end-1 that hold the run's mean where they are marked. */
+static void mean_positions(const ct_attn_row *attn, ct_stage stage, int64_t *begin, int64_t *end)
+{
+    int64_t last = attn->seg.position + attn->seg.count - 1;
+    bool windowed = stage == CT_STAGE_GENERATION && attn->window >= 0 && last > attn->window;
+    *begin = windowed ? last - attn->window : 0;
+    *end = last + 1;
+}
+
 /* Writes mean * (sum of the values at marked positions begin .. end-1) to every head of every token
  * of the run. Each kv head serves heads_per_group heads. */
 static void write_mean_values(const ct_model_info *info, const ct_attn_row *row, int64_t begin,
@@ -109,7 +118,7 @@ static void write_mean_values(const ct_model_info *info, const ct_attn_row *row,
  * with values of 1 (2 where a position counts twice) in place of the real ones. */
 static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const ct_edit_run *run,
                                 const ct_attn_row *attn, ct_stage stage, float *mass, float *ones,
-                                float *twos, ct_err *err)
+                                float *twos, float *out_mean, ct_err *err)
 {
     const ct_model_info *info = &pass->model->info;
     int64_t heads = info->heads, dim = info->head_dim, width = info->kv_heads * dim;
@@ -136,8 +145,10 @@ static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const c
     for (int64_t i = 0; i < attn->seg.count * heads; i++)
         total += (double)mass[(attn->seg.first * heads + i) * dim];
     double mean = run->mean_columns ? total / (double)heads / (double)run->mean_columns : 0;
-    bool windowed = stage == CT_STAGE_GENERATION && attn->window >= 0 && last > attn->window;
-    write_mean_values(info, attn, windowed ? last - attn->window : 0, last + 1, mean, args->out);
+    int64_t begin, end;
+    mean_positions(attn, stage, &begin, &end);
+    write_mean_values(info, attn, begin, end, mean, args->out);
+    *out_mean = (float)mean;
     return CT_OK;
 }
 
@@ -195,6 +206,61 @@ static void report(const ct_layer *layer, const ct_pass *pass, const uint8_t *ke
     }
 }
 
+/* ---- recordings ------------------------------------------------------------------------------ */
+
+/* The weights of one token under the layer's mean, where attn->edit says KEEP in its place. */
+static void write_mean_weights(const ct_attn_row *attn, ct_stage stage, float mean, int64_t heads,
+                               int64_t keys, float *after)
+{
+    int64_t begin, end;
+    mean_positions(attn, stage, &begin, &end);
+    memset(after, 0, (size_t)(heads * keys) * sizeof *after);
+    for (int64_t h = 0; h < heads; h++)
+        for (int64_t s = begin; s < end && s < attn->marked_count; s++)
+            if (attn->marked[s]) after[h * keys + s] = mean;
+}
+
+/* Hands what rows want recorded to their recordings. Weights are computed anew from the keys, for
+ * these tokens alone; what the pass itself computes does not change. means: by run. */
+static void record(const ct_layer *layer, const ct_pass *pass, const ct_attn_args *args,
+                   const float *means, const uint8_t *keep)
+{
+    int64_t heads = args->heads;
+    for (int64_t r = 0; r < pass->n_rows; r++) {
+        const ct_pass_row *row = &pass->rows[r];
+        int64_t place = row->part.count ? ct_recording_layer(row->recording, layer->index) : -1;
+        if (place < 0) continue;
+        int64_t keys = row->recording->tracks[row->stage].keys;
+        bool wants_weights = row->recording->what & (CT_RECORD_WEIGHTS | CT_RECORD_LIGHT);
+        for (size_t i = row->first_run; i < row->first_run + row->n_runs; i++) {
+            const ct_edit_run *run = &pass->plan->runs[i];
+            int64_t from = row->part.first > run->offset ? row->part.first : run->offset;
+            int64_t to = row->part.first + row->part.count;
+            if (to > run->offset + run->count) to = run->offset + run->count;
+            for (int64_t t = from; t < to; t++) {
+                int64_t token = row->seg.first + t, position = row->seg.position + t;
+                int64_t at = row->part.row + t - row->part.first;
+                const ct_weights_args one = {heads,
+                                             args->kv_heads,
+                                             args->head_dim,
+                                             args->scale,
+                                             args->q + token * heads * args->head_dim,
+                                             &pass->attn[i],
+                                             position,
+                                             keys};
+                float *before, *after;
+                ct_recording_room(row->recording, row->stage, at, place, &before, &after);
+                if (wants_weights) pass->model->ops->attention_weights(before, after, &one);
+                if (wants_weights && run->mean_per_layer)
+                    write_mean_weights(&pass->attn[i], row->stage, means[i], heads, keys, after);
+                ct_recording_note(row->recording, row->stage, at, place, position,
+                                  args->entropy_bits ? args->entropy_bits + token * heads : NULL,
+                                  keep ? keep + token * heads : NULL);
+            }
+        }
+    }
+}
+
 static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *normed, float *x,
                          ct_err *err)
 {
@@ -236,16 +302,18 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
         .n_rows = (int64_t)pass->plan->n_runs,
     };
     CT_TRY(ops->attention(&pass->op, &args, err));
+    float *means = NULL;
     if (pass->has_layer_means) {
         size_t block = (size_t)(CT_KV_BLOCK * info->kv_heads * info->head_dim);
         float *mass = ct_pass_floats(pass, q_size);
         float *ones = ct_pass_floats(pass, block), *twos = ct_pass_floats(pass, block);
+        means = ct_pass_floats(pass, pass->plan->n_runs);
         for (int64_t r = 0; r < pass->n_rows; r++)
             for (size_t i = pass->rows[r].first_run;
                  i < pass->rows[r].first_run + pass->rows[r].n_runs; i++)
                 if (pass->plan->runs[i].mean_per_layer)
                     CT_TRY(mean_per_layer(pass, &args, &pass->plan->runs[i], &pass->attn[i],
-                                          pass->rows[r].stage, mass, ones, twos, err));
+                                          pass->rows[r].stage, mass, ones, twos, &means[i], err));
     }
     uint8_t *keep = NULL;
     if (pass->keep) {
@@ -254,6 +322,7 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
         select_heads(layer, pass, args.entropy_bits, args.l2, score, keep, out);
     }
     report(layer, pass, keep);
+    if (pass->records) record(layer, pass, &args, means, keep);
     CT_TRY(ops->matmul(&pass->op, x, out, tokens, &m->o, m->o_bias, true, err));
 done:
     return st;

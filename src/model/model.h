@@ -15,6 +15,7 @@
 #include <cortado/engine.h>
 
 #include "intervene/intervene.h"
+#include "intervene/record.h"
 #include "load/load.h"
 #include "load/synth.h"
 #include "op/op.h"
@@ -206,6 +207,8 @@ typedef struct ct_pass_row {
     uint8_t *heads_kept; /* [attention layers, H] if the row's last token is in this pass, or NULL
                           */
     size_t first_run, n_runs; /* of pass->plan */
+    ct_recording *recording;  /* NULL, or with the part of the tokens that it takes */
+    ct_record_part part;
 } ct_pass_row;
 
 struct ct_pass {
@@ -224,6 +227,7 @@ struct ct_pass {
     bool has_layer_means;    /* some run's edit takes its mean over the layer */
     const int32_t *keep;     /* [T] heads kept per token, -1 all; NULL: no token selects any */
     bool wants_entropy, wants_l2;
+    bool records;  /* some row records some token */
     float *memory; /* working memory: memory_used of memory_floats are taken */
     size_t memory_used, memory_floats;
 };

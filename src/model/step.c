@@ -250,11 +250,18 @@ static ct_status pack(ct_session *s, ct_row *rows, size_t n_rows, size_t *first,
             .audit = row->audit,
             .heads_kept = ends ? row->heads_kept : NULL,
             .first_run = s->plan.n_runs,
+            .recording = row->recording,
         };
         CT_TRY(ct_edit_plan_add(&s->plan, row->intervention, row->stage, to->seg.position, take,
                                 model->window, err));
         CT_TRY(ct_sequence_reserve(row->sequence, take, err));
         to->n_runs = s->plan.n_runs - to->first_run;
+        if (to->recording)
+            to->part = ct_recording_take(to->recording, to->stage, to->seg.position, take, ends);
+        if (to->part.count > 0) {
+            pass->records = true;
+            pass->wants_entropy |= (to->recording->what & CT_RECORD_LIGHT) != 0;
+        }
         s->segs[pass->n_rows++] = to->seg;
         selects |= ct_heads_keep(row->intervention, row->stage) >= 0;
         pass->tokens += take;

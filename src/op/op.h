@@ -85,6 +85,16 @@ typedef struct ct_attn_args {
     int64_t n_rows;
 } ct_attn_args;
 
+/* What ct_ops.attention_weights reads: the query of one token. */
+typedef struct ct_weights_args {
+    int64_t heads, kv_heads, head_dim; /* H G D */
+    float scale;                       /* 1/sqrt(D) */
+    const float *q;                    /* [H, D], rotated already */
+    const ct_attn_row *row;            /* window, keys, edit; values are not read */
+    int64_t position;                  /* of the query */
+    int64_t keys;                      /* columns of the results; > position */
+} ct_weights_args;
+
 /* What Mamba's selective scan reads: N states for each of R channels. */
 typedef struct ct_scan {
     const float *x, *dt;   /* [T, R]: inputs, step sizes before their softplus */
@@ -181,6 +191,11 @@ typedef struct ct_ops {
     /* Softmax attention with its entropy and l2 in one pass, see ct_attn_args. Sums run over blocks
      * of 64 absolute positions, so bits do not depend on how the prompt was cut. */
     ct_status (*attention)(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err) CT_CHECK;
+    /* before[h, s] = the softmax weight of key position s for one query, after[h, s] = the same under
+     * the row's edit; both [H, keys], 0 where the query does not see the position. For recorders:
+     * computed from the keys in f32 apart from `attention`, and so equal to what it uses up to
+     * rounding. */
+    void (*attention_weights)(float *before, float *after, const ct_weights_args *args);
     /* keep[t,h] = 1 for the k[t] heads of the highest score (lowest index first among equals), else
      * 0. k[t] < 0: all heads are kept. NaN scores count as lowest. */
     void (*select_heads)(uint8_t *keep, const float *score, const int32_t *k, int64_t tokens,

@@ -232,7 +232,7 @@ function drawMap() {
   const table = element('table', {role: 'grid', class: 'map', style: `min-width:${4.5 + 2.5 * lengths.length}rem`, 'aria-label':
     title + ' by depth of the needle (rows) and prompt length (columns)',
     'aria-describedby': 'summary'}, element('thead', {role: 'rowgroup'}, head), body);
-  table.addEventListener('keydown', mapKey);
+  table.addEventListener('keydown', (e) => mapKey(e));
   table.addEventListener('click', (e) => {
     const td = e.target.closest('td');
     if (td) { focusPlace(td); open(td); }
@@ -250,7 +250,7 @@ function focusPlace(td) {
   td.focus();
 }
 
-function mapKey(e) {
+function mapKey(e, choose = open) {
   const td = e.target.closest('td');
   if (!td || e.altKey || e.ctrlKey || e.metaKey) return;
   const rows = td.closest('tbody').rows;
@@ -258,7 +258,7 @@ function mapKey(e) {
   const last = rows[0].cells.length - 2;
   const moves = {ArrowUp: [row - 1, column], ArrowDown: [row + 1, column], ArrowLeft: [row, column - 1],
     ArrowRight: [row, column + 1], Home: [row, 0], End: [row, last], PageUp: [0, column], PageDown: [rows.length - 1, column]};
-  if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); open(td); return; }
+  if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); choose(td); return; }
   if (!(e.key in moves)) return;
   e.preventDefault();
   const [r, c] = moves[e.key];
@@ -356,7 +356,95 @@ function promptPanel(cell) {
   return [element('h4', {}, 'Prompt'), pre];
 }
 
-const PANELS = [outputPanel, factsPanel, promptPanel];
+/* ---- recorded attention ------------------------------------------------------------------------------------ */
+
+const share = (x) => (x / 100).toFixed(1) + ' %'; /* the page's unit is 1/10000 */
+
+function svg(name, attributes, ...children) {
+  const e = document.createElementNS('http://www.w3.org/2000/svg', name);
+  for (const [key, value] of Object.entries(attributes)) e.setAttribute(key, value);
+  e.append(...children);
+  return e;
+}
+
+/* What is known of head i (layer by layer) of a recorded row, in words. */
+function headWords(row, i) {
+  const words = [`layer ${row.layers[Math.floor(i / row.heads)]}, head ${i % row.heads}`];
+  if (row.kept) words.push(row.kept[i] ? 'kept' : 'dropped');
+  if (row.entropy) words.push(`entropy ${(row.entropy[i] / 100).toFixed(2)} bits`);
+  if (row.needle_before) words.push(`on the needle ${share(row.needle_before[i])} before the edit, ${share(row.needle_after[i])} after it`);
+  if (row.peak) words.push(`largest weight ${share(row.peak_weight[i])} at position ${row.peak[i]}`);
+  return words.join('; ');
+}
+
+/* Weights over positions: dashed before the edit, filled after it, the needle behind them, as in Figure 6.1. */
+function weightsChart(cell, row, i) {
+  const W = 720, H = 170, before = row.before[i], after = row.after[i], most = Math.max(1, ...before, ...after);
+  const x = (bin) => W * bin / before.length, y = (w) => H - 20 - (H - 30) * w / most;
+  const steps = (list) => list.map((w, b) => `L${x(b).toFixed(1)} ${y(w).toFixed(1)}L${x(b + 1).toFixed(1)} ${y(w).toFixed(1)}`).join('');
+  const at = (position) => W * position / row.keys;
+  return svg('svg', {viewBox: `0 0 ${W} ${H}`, role: 'img', class: 'weights', 'aria-label': 'Weights of ' + headWords(row, i)},
+    svg('rect', {class: 'needle', x: at(cell.token_begin), y: 0, height: H - 20,
+      width: Math.max(2, at(cell.token_end) - at(cell.token_begin))}),
+    svg('path', {class: 'after', d: `M0 ${H - 20}` + steps(after) + `L${W} ${H - 20}Z`}),
+    svg('path', {class: 'before', d: `M0 ${H - 20}` + steps(before) + `L${W} ${H - 20}`}),
+    svg('text', {x: 0, y: H - 4}, '0'), svg('text', {x: W, y: H - 4, 'text-anchor': 'end'}, String(row.keys - 1)),
+    svg('text', {x: 4, y: 12}, share(most)));
+}
+
+function attentionRow(cell, row) {
+  const n = row.layers.length * row.heads, chart = element('div', {class: 'chart'});
+  const said = element('p', {class: 'facts', 'aria-live': 'polite'});
+  const body = element('tbody', {role: 'rowgroup'});
+  const choose = (td) => {
+    const i = Number(td.dataset.row) * row.heads + Number(td.dataset.column);
+    for (const other of body.querySelectorAll('td')) other.setAttribute('aria-selected', String(other === td));
+    said.textContent = headWords(row, i);
+    chart.replaceChildren(...(row.before ? [weightsChart(cell, row, i)] : []));
+  };
+  const mass = (i) => row.needle_before ? row.needle_before[i] : row.peak_weight ? row.peak_weight[i] : 0;
+  row.layers.forEach((layer, l) => {
+    const tr = element('tr', {role: 'row'}, element('th', {scope: 'row', role: 'rowheader'}, 'layer ' + layer));
+    for (let h = 0; h < row.heads; h++) {
+      const i = l * row.heads + h, dropped = row.kept && !row.kept[i];
+      const td = element('td', {role: 'gridcell', tabindex: '-1', 'aria-selected': 'false', 'data-row': l, 'data-column': h,
+        'aria-label': headWords(row, i), style: 'background:' + mix(NONE, MORE, Math.min(1, mass(i) / 10000))},
+      row.needle_before ? String(Math.round(mass(i) / 100)) : row.kept ? (dropped ? '–' : '✓') : '·');
+      if (dropped) td.className = 'dropped';
+      tr.append(td);
+    }
+    body.append(tr);
+  });
+  const head = element('tr', {role: 'row'}, element('th', {scope: 'col', role: 'columnheader'}, 'head'));
+  for (let h = 0; h < row.heads; h++) head.append(element('th', {scope: 'col', role: 'columnheader'}, String(h)));
+  const table = element('table', {role: 'grid', class: 'map heads', 'aria-label': 'Heads in ' + row.stage + ': layers (rows) and heads'},
+    element('thead', {role: 'rowgroup'}, head), body);
+  table.addEventListener('keydown', (e) => mapKey(e, choose));
+  table.addEventListener('click', (e) => { const td = e.target.closest('td'); if (td) { focusPlace(td); choose(td); } });
+  let first = 0;
+  for (let i = 1; i < n; i++) if (mass(i) > mass(first)) first = i;
+  const td = body.querySelectorAll('td')[first];
+  td.tabIndex = 0;
+  choose(td);
+  return [element('h4', {}, `Attention in ${row.stage}, of the token at position ${row.position}`),
+    element('p', {class: 'facts'}, (row.needle_before ? 'Per cent of each head’s weight on the needle, before the edit' : 'Heads')
+      + (row.kept ? '; struck through: dropped' : '') + '. Choose a head by mouse, or by arrow keys and Enter.'),
+    element('div', {class: 'scroll'}, table), said, element('div', {class: 'scroll'}, chart),
+    row.before ? element('p', {class: 'facts'}, 'Weights by position: dashed before the edit, filled after it; the needle is marked.'
+      + (row.before[0].length < row.keys ? ` Each step is the largest of ${Math.ceil(row.keys / row.before[0].length)} positions at most.` : '')) : null];
+}
+
+function attentionPanel(cell) {
+  const rows = D.recordings[cell.index];
+  if (rows === undefined) return [];
+  if (typeof rows === 'string') return [element('h4', {}, 'Attention'), element('pre', {}, rows)];
+  const note = D.recorded[0] > D.recorded[1]
+    ? [element('p', {class: 'facts'}, `${D.recorded[0]} cells are recorded; the first ${D.recorded[1]} are on this page.`)] : [];
+  return [element('section', {id: 'cell-attention', 'aria-label': 'Recorded attention'},
+    ...rows.flatMap((row) => attentionRow(cell, row)).filter((e) => e), ...note)];
+}
+
+const PANELS = [outputPanel, factsPanel, attentionPanel, promptPanel];
 
 function showCell(cell, focus) {
   chosen = cell;

@@ -418,6 +418,8 @@ ct_status ct_page_data(const ct_report_runs *runs, const ct_comparison *comparis
     }
     raw(&d, "]");
     prompts_add(&d);
+    raw(&d, ",\n\"recordings\":");
+    if (d.st == CT_OK) d.st = ct_page_recordings(runs, out, err);
     raw(&d, "}");
 done:
     texts_free(&d);

@@ -13,6 +13,10 @@
 ct_status ct_page_data(const ct_report_runs *runs, const ct_comparison *comparisons, size_t n,
                        ct_buf *out, ct_err *err) CT_CHECK;
 
+/* The recordings of the cells, an object by the cell's index in the stats; then, as the member
+ * "recorded", how many cells have one and how many at most are on the page. */
+ct_status ct_page_recordings(const ct_report_runs *runs, ct_buf *out, ct_err *err) CT_CHECK;
+
 /* Text as a JSON string that may stand inside a script element; what is not UTF-8 is U+FFFD. */
 ct_status ct_page_json_text(ct_buf *out, const char *text, ct_err *err) CT_CHECK;
 

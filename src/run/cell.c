@@ -28,6 +28,7 @@ void ct_work_request(const ct_work *work, uint32_t cell, ct_generate_request *ou
         .max_new_tokens = work->study->max_new_tokens,
         .eos = work->study->ignore_eos ? -1 : work->info->eos,
     };
+    if (work->records && work->records[cell].what) out->record = &work->records[cell];
     for (int stage = 0; stage < CT_STAGE_COUNT; stage++) {
         ct_weight_edit *edit = &out->intervention.weights[stage];
         edit->mode = v->modes[stage];

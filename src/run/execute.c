@@ -17,6 +17,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "io/file.h"
 #include "run/work.h"
 
 enum {
@@ -49,6 +50,7 @@ typedef struct runner {
     char *outbox_text[OUTBOX], *outbox_error[OUTBOX];
     int32_t *outbox_ids[OUTBOX];
     size_t n_outbox;
+    bool unsynced;       /* recordings of cells in the outbox are not on the disk yet */
     double oldest_ms;    /* when the first cell in the outbox was finished */
     double last_step_ms; /* how long the last step took */
 
@@ -71,7 +73,10 @@ static void drop_outbox(runner *r)
 static ct_status flush(runner *r, ct_err *err)
 {
     ct_work *work = r->work;
-    ct_status st = ct_store_put(work->store, r->outbox, r->n_outbox, err);
+    /* A stored cell has its recording, whatever happens: one sync for all files. */
+    ct_status st = r->unsynced ? ct_dir_sync(work->recordings, err) : CT_OK;
+    r->unsynced = false;
+    if (st == CT_OK) st = ct_store_put(work->store, r->outbox, r->n_outbox, err);
     for (size_t i = 0; st == CT_OK && i < r->n_outbox; i++) {
         bool done = r->outbox[i].status == CT_CELL_DONE;
         work->result->done += done;
@@ -160,6 +165,21 @@ done:
     return st;
 }
 
+/* Writes a cell's recording before its outcome is stored: a stored cell has its file. */
+static ct_status write_recording(runner *r, const running_row *row, ct_err *err)
+{
+    const ct_recording *recording = ct_job_recording(row->job);
+    size_t n;
+    if (!recording) return CT_OK;
+    char *path = ct_work_recording_path(r->work, row->cell, err);
+    if (!path) return CT_ERR_MEMORY;
+    const int32_t *ids = ct_job_fed(row->job, &n);
+    ct_status st = ct_recording_write(recording, path, ids, n, false, err);
+    r->unsynced = true;
+    free(path);
+    return st;
+}
+
 /* Checks, decodes and scores a job that is done. */
 static ct_status post_done(runner *r, const running_row *row, ct_err *err)
 {
@@ -175,6 +195,7 @@ static ct_status post_done(runner *r, const running_row *row, ct_err *err)
     if (st == CT_OK)
         st = ct_score(study->scoring, study->keywords, study->n_keywords, study->needle, text, size,
                       &score, &max_score, &why);
+    if (st == CT_OK) st = write_recording(r, row, &why);
     if (st != CT_OK) {
         if (ends_run(st)) *err = why;
         else st = post_failed(r, row->cell, why.text, err);

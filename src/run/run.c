@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cortado/lab.h>
 
@@ -158,6 +159,35 @@ static void clear_todo(todo *left)
     free(left->items);
 }
 
+/* Counts a cell's recording; their sum is known, and refused, before anything runs. */
+static ct_status add_recording(const ct_work *work, const ct_generate_request *r, ct_err *err)
+{
+    ct_run_result *result = work->result;
+    int64_t limit = work->study->record.limit;
+    if (!r->record) return CT_OK;
+    result->recordings++;
+    result->recording_bytes += ct_request_recording_bytes(work->model, r);
+    if (result->recording_bytes <= limit) return CT_OK;
+    return ct_fail(err, CT_ERR_LIMIT,
+                   "record: expected at most %lld MiB of recordings, got more after %lld cells; "
+                   "record fewer cells, steps or layers, only light, or raise limit_mib (%s, line "
+                   "%d)",
+                   (long long)(limit >> 20), (long long)result->recordings, work->study->path,
+                   work->study->record.line);
+}
+
+/* Whether a stored cell lacks the recording that the study asks for. */
+static ct_status lacks_recording(const ct_work *work, uint32_t cell, bool *lacks, ct_err *err)
+{
+    *lacks = false;
+    if (!work->records || !work->records[cell].what) return CT_OK;
+    char *path = ct_work_recording_path(work, cell, err);
+    if (!path) return CT_ERR_MEMORY;
+    *lacks = access(path, F_OK) != 0;
+    free(path);
+    return CT_OK;
+}
+
 /* Puts a cell among those to run, or, if it cannot run, among the refused with the reason. */
 static ct_status add_todo(const ct_work *work, uint32_t cell, todo *out, ct_err *err)
 {
@@ -167,6 +197,8 @@ static ct_status add_todo(const ct_work *work, uint32_t cell, todo *out, ct_err 
     const char *refusal = ct_work_refusal(work, cell);
     ct_status st = refusal ? CT_ERR_NOT_FOUND : ct_request_check(work->model, &r, &why);
     if (st == CT_OK) {
+        st = add_recording(work, &r, err);
+        if (st != CT_OK) return st;
         const ct_intervention *iv = &r.intervention;
         int64_t prefill = ct_request_prefill_count(&r);
         out->items[out->n_items++] = (ct_plan_item){
@@ -198,7 +230,9 @@ static ct_status find_todo(ct_work *work, todo *out, ct_err *err)
         bool found = false;
         ct_cell_status how = CT_CELL_FAILED;
         if (work->store) CT_TRY(ct_store_find(work->store, work->keys[i], &found, &how, err));
-        if (found && how == CT_CELL_DONE) {
+        bool lacks;
+        CT_TRY(lacks_recording(work, (uint32_t)i, &lacks, err));
+        if (found && how == CT_CELL_DONE && !lacks) {
             work->result->stored++;
             continue;
         }
@@ -351,6 +385,8 @@ static void clear_work(ct_work *work)
     }
     free(work->prompts);
     free(work->keys);
+    free(work->records);
+    free(work->recordings);
     ct_store_close(work->store);
     ct_model_close(work->model);
     ct_tokenizer_close(work->tokenizer);
@@ -383,10 +419,17 @@ ct_status ct_run_study(const ct_study *study, const ct_run_options *options, ct_
     CT_TRY(check_heads(&work, err));
     CT_TRY(build_prompts(&work, err));
     CT_TRY(make_keys(&work, err));
+    CT_TRY(ct_work_choose_records(&work, err));
+    work.recordings = ct_path_join(dir, "recordings", err);
+    if (!work.recordings) {
+        st = CT_ERR_MEMORY;
+        goto done;
+    }
     CT_TRY(open_store(&work, dir, err));
     CT_TRY(find_todo(&work, &left, err));
     CT_TRY(make_plan(&work, &left, &plan, err));
     if (options->dry_run) goto done;
+    if (result->recordings > 0) CT_TRY(ct_dir_make(work.recordings, err));
     CT_TRY(begin(&work, left.n_items + left.n_refused > 0, &begun, err));
     if (left.n_items + left.n_refused > 0)
         CT_TRY(ct_work_execute(&work, &plan, left.refused, left.n_refused, err));

@@ -441,6 +441,59 @@ done:
     return st;
 }
 
+static ct_status parse_what(const char *word, const char *what, void *out, ct_err *err)
+{
+    return ct_record_what_parse(word, what, out, err);
+}
+
+static ct_status read_record(ct_study *s, const ct_yaml_node *node, ct_err *err)
+{
+    static const char *const keys[] = {"what",    "stages", "steps",         "layers",
+                                       "lengths", "depths", "interventions", "limit_mib"};
+    enum { WORDS = 3, MIB = 20, MAX_MIB = 1 << 30 };
+    ct_study_record *r = &s->record;
+    const ct_yaml *y = &s->yaml;
+    const ct_yaml_node *value;
+    const char *word;
+    unsigned what[WORDS];
+    size_t n = 0;
+    ct_status st;
+    CT_TRY(ct_yaml_check_keys(y, node, "record", keys, COUNT(keys), err));
+    r->line = node->line;
+    r->limit = CT_RECORD_DEFAULT_LIMIT;
+    r->stages[CT_STAGE_GENERATION] = true;
+    CT_TRY(ct_yaml_need(y, node, "record", "what", &value, err));
+    CT_TRY(read_words(y, value, "record.what", parse_what, what, sizeof *what, WORDS, &n, err));
+    for (size_t i = 0; i < n; i++) r->what |= what[i];
+    if ((value = ct_yaml_get(node, "stages"))) {
+        CT_TRY(ct_yaml_text(y, value, "record.stages", &word, err));
+        CT_TRY(at_line(y, value->line, parse_stages(word, "record.stages", r->stages, err), err));
+    }
+    if ((value = ct_yaml_get(node, "steps"))) {
+        CT_TRY(ct_yaml_text(y, value, "record.steps", &word, err));
+        CT_TRY(at_line(y, value->line, ct_record_steps_parse(word, "record.steps", &r->steps, err),
+                       err));
+    }
+    if ((value = ct_yaml_get(node, "layers"))) {
+        CT_TRY(read_axis(y, value, "record.layers", 0, 4095, true, true, &r->layers, err));
+        qsort(r->layers.values, r->layers.count, sizeof *r->layers.values, ct_compare_int64);
+    }
+    if ((value = ct_yaml_get(node, "lengths")))
+        CT_TRY(read_lengths(y, value, "record.lengths", true, &r->lengths, err));
+    if ((value = ct_yaml_get(node, "depths")))
+        CT_TRY(read_depths(y, value, "record.depths", true, &r->depths, err));
+    if ((value = ct_yaml_get(node, "interventions")))
+        CT_TRY(read_axis(y, value, "record.interventions", 1, (int64_t)s->n_entries, true, true,
+                         &r->entries, err));
+    if ((value = ct_yaml_get(node, "limit_mib"))) {
+        int64_t mib;
+        CT_TRY(ct_yaml_int(y, value, "record.limit_mib", 1, MAX_MIB, &mib, err));
+        r->limit = mib << MIB;
+    }
+done:
+    return st;
+}
+
 static ct_status read_figures(ct_study *s, const ct_yaml_node *node, ct_err *err)
 {
     ct_status st = CT_OK;
@@ -511,9 +564,9 @@ done:
 
 static ct_status read_study(ct_study *s, ct_err *err)
 {
-    static const char *const keys[] = {"study",          "model",         "task",
-                                       "generate",       "semantics",     "compute",
-                                       "window_visible", "interventions", "figures"};
+    static const char *const keys[] = {"study",     "model",   "task",           "generate",
+                                       "semantics", "compute", "window_visible", "interventions",
+                                       "figures",   "record"};
     static const char *const tasks[] = {"niah"};
     const ct_yaml *y = &s->yaml;
     const ct_yaml_node *root = y->root, *value, *niah;
@@ -560,6 +613,7 @@ static ct_status read_study(ct_study *s, ct_err *err)
     CT_TRY(read_entries(s, list, true, err));
     CT_TRY(read_lengths(y, ct_yaml_get(niah, "lengths"), "lengths", true, &s->lengths, err));
     CT_TRY(read_depths(y, ct_yaml_get(niah, "depths"), "depths", true, &s->depths, err));
+    if ((value = ct_yaml_get(root, "record"))) CT_TRY(read_record(s, value, err));
 done:
     return st;
 }
@@ -616,6 +670,10 @@ void ct_study_close(ct_study *s)
         free(s->entries[i].depths.values);
     }
     free(s->entries);
+    free(s->record.layers.values);
+    free(s->record.lengths.values);
+    free(s->record.depths.values);
+    free(s->record.entries.values);
     free(s->lengths.values);
     free(s->depths.values);
     for (size_t i = 0; i < s->n_haystack; i++) free(s->haystack[i]);

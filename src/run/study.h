@@ -46,6 +46,18 @@ typedef struct ct_study_option {
     int line;
 } ct_study_option;
 
+/* `record`: which cells are recorded, and what of them. */
+typedef struct ct_study_record {
+    int line; /* 0: nothing is recorded */
+    unsigned what;
+    bool stages[CT_STAGE_COUNT];
+    ct_record_steps steps;
+    ct_study_axis layers;          /* count 0: all */
+    ct_study_axis lengths, depths; /* count 0: all points */
+    ct_study_axis entries;         /* of `interventions`, from 1; count 0: all versions */
+    int64_t limit;                 /* bytes of all files of the run together */
+} ct_study_record;
+
 struct ct_study {
     ct_yaml yaml; /* strings below are borrowed from it */
     char *path, *dir;
@@ -78,6 +90,7 @@ struct ct_study {
 
     ct_study_entry *entries;
     size_t n_entries;
+    ct_study_record record;
     char *figures; /* "accuracy_by_heads,retrieval_map"; "" if none */
 };
 

@@ -37,6 +37,8 @@ typedef struct ct_work {
     ct_prompt *prompts;        /* by point */
     char (*keys)[CT_HASH_HEX]; /* by cell */
     ct_store *store;
+    ct_record_options *records; /* by cell, `what` 0 where nothing is recorded; NULL: none is */
+    char *recordings;           /* the folder of their files, in the run's */
 } ct_work;
 
 /* The engine's request for a cell; prompt and spans are borrowed from the work. */
@@ -45,6 +47,10 @@ void ct_work_request(const ct_work *work, uint32_t cell, ct_generate_request *ou
 const char *ct_work_refusal(const ct_work *work, uint32_t cell);
 /* All that determines a cell's outcome, and its place in the grid, as text: what its key hashes. */
 ct_status ct_work_key_text(const ct_work *work, uint32_t cell, ct_buf *out, ct_err *err) CT_CHECK;
+/* Sets work->records from the study and the grid; CT_ERR_VALUE if `record` chooses no cell. */
+ct_status ct_work_choose_records(ct_work *work, ct_err *err) CT_CHECK;
+/* The path of a recorded cell's file, named by its key; the caller frees. NULL: out of memory. */
+char *ct_work_recording_path(const ct_work *work, uint32_t cell, ct_err *err);
 /* The cell's row for the store without its outcome; text is borrowed from the work. */
 void ct_work_cell(const ct_work *work, uint32_t cell, ct_cell *out);
 

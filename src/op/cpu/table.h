@@ -7,6 +7,7 @@
 #include "op/cpu/limit_loops.h"
 #include "op/cpu/matmul.h"
 #include "op/cpu/scan.h"
+#include "op/cpu/weights.h"
 
 #define CT_PASTE_(a, b)  a##b
 #define CT_PASTE(a, b)   CT_PASTE_(a, b)
@@ -39,7 +40,8 @@ static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tok
         .silu_mul = silu_mul, .mul = mul, .add = add, .soft_cap = soft_cap, .conv1d = conv1d,      \
         .rg_lru = rg_lru, .selective_scan = selective_scan, .route = ct_ref_route,                 \
         .gather = gather, .scatter_add = scatter_add, .rope = rope, .attention = attention_,       \
-        .select_heads = ct_ref_select_heads, .mask_heads = ct_ref_mask_heads,                      \
+        .attention_weights = attention_weights, .select_heads = ct_ref_select_heads,               \
+        .mask_heads = ct_ref_mask_heads,                                                           \
     }
 
 const ct_ops *CT_PASTE(ct_ops_cpu_, CT_ISA)(void)

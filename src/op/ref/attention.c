@@ -129,3 +129,37 @@ ct_status ct_ref_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err
     }
     return CT_OK;
 }
+
+void ct_ref_edit_weights(float *after, const float *before, const ct_attn_row *row, int64_t begin,
+                         int64_t end)
+{
+    double mass = 0;
+    int64_t marked = 0;
+    for (int64_t s = begin; row->edit == CT_WEIGHTS_BINARY && s < end; s++)
+        if (is_marked(row, s)) {
+            mass += (double)before[s];
+            marked++;
+        }
+    double mean = marked ? mass / (double)marked : 0;
+    for (int64_t s = begin; s < end; s++) after[s] = (float)edited(row, s, (double)before[s], mean);
+}
+
+void ct_ref_attention_weights(float *before, float *after, const ct_weights_args *args)
+{
+    const ct_attn_row *row = args->row;
+    const ct_attn_args shape = {
+        .kv_heads = args->kv_heads, .head_dim = args->head_dim, .scale = args->scale};
+    int64_t p = args->position, begin = row->window < 0 || row->window > p ? 0 : p - row->window;
+    for (int64_t h = 0; h < args->heads; h++) {
+        float *to = before + h * args->keys, *edit = after + h * args->keys;
+        const query one = {
+            &shape, row,  args->q + h * args->head_dim, h / (args->heads / args->kv_heads),
+            begin,  p + 1};
+        double max = -INFINITY, sum = 0;
+        for (int64_t s = begin; s <= p; s++) max = fmax(max, score(&one, s));
+        for (int64_t s = begin; s <= p; s++) sum += exp(score(&one, s) - max);
+        for (int64_t s = 0; s < args->keys; s++) to[s] = edit[s] = 0;
+        for (int64_t s = begin; s <= p; s++) to[s] = (float)(exp(score(&one, s) - max) / sum);
+        ct_ref_edit_weights(edit, to, row, begin, p + 1);
+    }
+}

@@ -56,6 +56,7 @@ const ct_ops *ct_ops_ref(void)
         .scatter_add = ct_ref_scatter_add,
         .rope = ct_ref_rope,
         .attention = ct_ref_attention,
+        .attention_weights = ct_ref_attention_weights,
         .select_heads = ct_ref_select_heads,
         .mask_heads = ct_ref_mask_heads,
     };

@@ -410,10 +410,58 @@ static void measures_may_be_left_out_and_missing_scratch_is_an_error(void **stat
     free_sequence(&s);
 }
 
+/* Rows of weights against the reference's, and against what the fused kernel says of the same weights:
+ * their entropy, l2, and, with values of 1, their sum after the edit. The bounds are those of the
+ * first test. */
+static void recorded_weights_are_those_that_attention_uses(void **state)
+{
+    (void)state;
+    const int64_t lengths[] = {1, 7, 63, 65, 130, 257};
+    FOR_EACH_TABLE(ops)
+    for (int c = 0; c < SHAPES; c++)
+        for (int i = 0; i < 6; i++)
+            for (int m = 0; m < 5; m++) {
+                int64_t window = (const int64_t[]){-1, 0, 1, 63, 64, 100}[(i + c + m) % 6];
+                sequence s = new_sequence(shapes[c].heads, shapes[c].kv_heads, shapes[c].dim,
+                                          lengths[i], (uint64_t)(c * 1000));
+                for (int64_t b = 0; b < s.blocks; b++)
+                    for (int64_t j = 0; j < CT_KV_BLOCK * s.kv_heads * s.dim; j++) s.v[b][j] = 1;
+                int64_t p = s.length - 1, keys = s.length + 3;
+                result fused = run(ops, &s, p, 1, window, modes[m]);
+                ct_attn_row row = row_of(&s, 0, p, 1, window, modes[m]);
+                const ct_weights_args args = {
+                    s.heads, s.kv_heads, s.dim, 1 / sqrtf((float)s.dim), s.q + p * s.heads * s.dim,
+                    &row,    p,          keys};
+                float *before = floats(2 * s.heads * keys), *after = before + s.heads * keys;
+                float *want = floats(2 * s.heads * keys);
+                ops->attention_weights(before, after, &args);
+                ct_ops_ref()->attention_weights(want, want + s.heads * keys, &args);
+                double score_error = (4 + (double)s.dim / 2) * 4 * sqrt((double)s.dim) * 0x1p-24;
+                double bound = 2 * score_error + 1e-6;
+                assert_close(ops->class_name(), "weights", before, want, 2 * s.heads * keys, bound,
+                             0);
+                for (int64_t h = 0; h < s.heads; h++) {
+                    double entropy = 0, squares = 0, sum = 0;
+                    for (int64_t k = 0; k < keys; k++) {
+                        double w = (double)before[h * keys + k];
+                        entropy -= w > 0 ? w * log2(w) : 0;
+                        squares += w * w;
+                        sum += (double)after[h * keys + k];
+                    }
+                    assert_true(fabs(entropy - (double)fused.entropy[h]) <=
+                                11 * score_error + 1e-5);
+                    assert_true(fabs(sqrt(squares) - (double)fused.l2[h]) <= bound);
+                    assert_true(fabs(sum - (double)fused.out[h * s.dim]) <= bound);
+                }
+                free(before), free(want), free_result(&fused), free_sequence(&s);
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_is_right_under_every_edit),
+        cmocka_unit_test(recorded_weights_are_those_that_attention_uses),
         cmocka_unit_test(attention_with_bf16_products_is_near),
         cmocka_unit_test(edits_and_measures_follow_their_definitions),
         cmocka_unit_test(marks_out_of_sight_leave_zero_for_only_and_binary_and_all_for_omit),

@@ -424,9 +424,61 @@ static void the_studies_that_come_with_cortado_parse(void **state)
                  "/no/such/study.yaml");
 }
 
+static void what_is_recorded_is_read_and_checked(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_study *s;
+    assert_ok(parse(HEAD GRID "record:\n"
+                              "  what: [light, heads]\n"
+                              "  stages: prefill+generation\n"
+                              "  steps: all\n"
+                              "  layers: [5, 2]\n"
+                              "  lengths: 250\n"
+                              "  depths: [50, 100]\n"
+                              "  interventions: 1\n"
+                              "  limit_mib: 7\n",
+                    &s, &err));
+    const ct_study_record *r = &s->record;
+    assert_int_equal(r->line, 12);
+    assert_int_equal(r->what, CT_RECORD_LIGHT | CT_RECORD_HEADS);
+    assert_true(r->stages[CT_STAGE_PREFILL] && r->stages[CT_STAGE_GENERATION]);
+    assert_int_equal(r->steps, CT_RECORD_ALL);
+    assert_int_equal(r->layers.values[0], 2);
+    assert_int_equal(r->layers.values[1], 5);
+    assert_int_equal(r->lengths.values[0], 250);
+    assert_int_equal(r->depths.count, 2);
+    assert_int_equal(r->entries.values[0], 1);
+    assert_int_equal(r->limit, 7 << 20);
+    ct_study_close(s);
+    assert_ok(parse(HEAD GRID "record: {what: weights}\n", &s, &err));
+    assert_true(s->record.stages[CT_STAGE_GENERATION] && !s->record.stages[CT_STAGE_PREFILL]);
+    assert_int_equal(s->record.steps, CT_RECORD_LAST);
+    assert_int_equal(s->record.entries.count, 0);
+    ct_study_close(s);
+    const struct {
+        const char *text, *error;
+    } wrong[] = {
+        {HEAD GRID "record: {stages: prefill}\n", "line 11"},
+        {HEAD GRID "record: {what: weight}\n", "did you mean \"weights\"? (dir/s.yaml, line 11)"},
+        {HEAD GRID "record: {what: light, step: last}\n", "line 11"},
+        {HEAD GRID "record: {what: light, steps: some}\n", "line 11"},
+        {HEAD GRID "record: {what: light, stages: none}\n", "line 11"},
+        {HEAD GRID "record: {what: light, interventions: 2}\n", "line 11"},
+        {HEAD GRID "record: {what: light, limit_mib: 0}\n", "line 11"},
+        {HEAD GRID "record: light\n", "line 11"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        ct_status st = parse(wrong[i].text, &s, &err);
+        assert_int_not_equal(st, CT_OK);
+        if (!strstr(err.text, wrong[i].error)) fail_msg("%zu: %s", i, err.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_recorded_is_read_and_checked),
         cmocka_unit_test(a_full_study_is_read_value_by_value),
         cmocka_unit_test(a_short_study_gets_the_defaults_and_one_version),
         cmocka_unit_test(every_bad_study_is_refused_with_its_place),

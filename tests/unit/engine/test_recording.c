@@ -1,0 +1,238 @@
+/* test_recording.c - recordings: they change no bit, hold the rows that were asked for, refuse what is
+ * too large or not there, and a prefill that is recorded is not shared. */
+#include "fixture.h"
+
+#include <math.h>
+
+#include "intervene/record.h"
+
+static fixture f;
+
+static int open_all(void **state)
+{
+    (void)state;
+    open_fixture(&f, "cpu");
+    return 0;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    close_fixture(&f);
+    return 0;
+}
+
+enum { PROMPT = 700, NEW = 5, ALL = CT_RECORD_WEIGHTS | CT_RECORD_HEADS | CT_RECORD_LIGHT };
+static const ct_span needle = {60, 70};
+
+/* Three heads of some kept in both stages, the needle alone in generation. */
+static ct_generate_request request_of(const int32_t *ids, const ct_record_options *record)
+{
+    ct_generate_request r = {.prompt = ids,
+                             .prompt_count = PROMPT,
+                             .max_new_tokens = NEW,
+                             .eos = -1,
+                             .record = record,
+                             .keep_logits = true};
+    r.intervention.heads = (ct_head_selection){.active = {true, true}, .keep = 2};
+    r.intervention.weights[CT_STAGE_GENERATION] = (ct_weight_edit){CT_WEIGHTS_ONLY, &needle, 1};
+    return r;
+}
+
+static ct_record_options options_of(unsigned what, ct_record_steps steps)
+{
+    return (ct_record_options){
+        .what = what, .stages = {true, true}, .steps = steps, .needle = &needle, .n_needle = 1};
+}
+
+static ct_job *generate(const ct_generate_request *r)
+{
+    ct_err err = {0};
+    ct_job *job = NULL;
+    assert_ok(ct_generate(f.session, r, &job, &err));
+    return job;
+}
+
+static void a_recorded_request_has_the_outcome_of_an_unrecorded_one(void **state)
+{
+    (void)state;
+    int32_t *ids = random_ids(&f, PROMPT, 1);
+    ct_generate_request plain = request_of(ids, NULL);
+    ct_job *want = generate(&plain);
+    assert_null(ct_job_recording(want));
+    for (unsigned what = 1; what <= ALL; what++) {
+        const ct_record_options record = options_of(what, CT_RECORD_ALL);
+        ct_generate_request r = request_of(ids, &record);
+        ct_job *job = generate(&r);
+        assert_same_outcome(&f, want, job);
+        ct_job_free(job);
+    }
+    ct_job_free(want);
+    free(ids);
+}
+
+/* Row `at` of b is row `from` of a, to the bit; they may have different columns. */
+static void assert_same_row(const ct_recording *a, const ct_recording *b, ct_stage stage,
+                            int64_t from, int64_t at)
+{
+    const ct_record_track *x = &a->tracks[stage], *y = &b->tracks[stage];
+    size_t n = (size_t)(a->n_layers * a->heads);
+    size_t i = (size_t)from * n, j = (size_t)at * n;
+    assert_int_equal(x->position[from], y->position[at]);
+    assert_int_equal(x->keys, y->keys);
+    assert_memory_equal(x->before + i * (size_t)x->keys, y->before + j * (size_t)y->keys,
+                        n * (size_t)x->keys * sizeof(float));
+    assert_memory_equal(x->after + i * (size_t)x->keys, y->after + j * (size_t)y->keys,
+                        n * (size_t)x->keys * sizeof(float));
+    assert_memory_equal(x->entropy_bits + i, y->entropy_bits + j, n * sizeof(float));
+    assert_memory_equal(x->needle_after + i, y->needle_after + j, n * sizeof(float));
+    assert_memory_equal(x->peak + i, y->peak + j, n * sizeof(int32_t));
+    assert_memory_equal(x->heads_kept + i, y->heads_kept + j, n);
+}
+
+static void first_and_last_are_rows_of_all(void **state)
+{
+    (void)state;
+    int32_t *ids = random_ids(&f, PROMPT, 2);
+    ct_job *jobs[3];
+    const ct_recording *r[3];
+    for (int steps = 0; steps < 3; steps++) {
+        const ct_record_options record = options_of(ALL, (ct_record_steps)steps);
+        ct_generate_request request = request_of(ids, &record);
+        jobs[steps] = generate(&request);
+        r[steps] = ct_job_recording(jobs[steps]);
+    }
+    const ct_recording *all = r[CT_RECORD_ALL];
+    assert_int_equal(all->tracks[CT_STAGE_PREFILL].rows, PROMPT);
+    assert_int_equal(all->tracks[CT_STAGE_GENERATION].rows, NEW - 1);
+    for (int stage = 0; stage < CT_STAGE_COUNT; stage++) {
+        const ct_record_track *t = &all->tracks[stage];
+        assert_int_equal(r[CT_RECORD_FIRST]->tracks[stage].rows, 1);
+        assert_int_equal(r[CT_RECORD_LAST]->tracks[stage].rows, 1);
+        assert_same_row(all, r[CT_RECORD_FIRST], (ct_stage)stage, 0, 0);
+        assert_same_row(all, r[CT_RECORD_LAST], (ct_stage)stage, t->rows - 1, 0);
+        for (int64_t i = 0; i < t->rows; i++)
+            assert_int_equal(t->position[i], i + (stage == CT_STAGE_GENERATION ? PROMPT : 0));
+    }
+    /* The last rows' heads are those that the job reports. */
+    const ct_record_track *t = &r[CT_RECORD_LAST]->tracks[CT_STAGE_GENERATION];
+    size_t heads = (size_t)(all->n_layers * all->heads);
+    assert_memory_equal(t->heads_kept, ct_job_heads_kept(jobs[0]) + (NEW - 1) * heads, heads);
+    for (int i = 0; i < 3; i++) ct_job_free(jobs[i]);
+    free(ids);
+}
+
+static void light_says_what_the_rows_say(void **state)
+{
+    (void)state;
+    int32_t *ids = random_ids(&f, PROMPT, 3);
+    const ct_record_options record = options_of(ALL, CT_RECORD_ALL);
+    const ct_record_options light = options_of(CT_RECORD_LIGHT, CT_RECORD_ALL);
+    ct_generate_request r = request_of(ids, &record), s = request_of(ids, &light);
+    ct_job *job = generate(&r), *other = generate(&s);
+    for (int stage = 0; stage < CT_STAGE_COUNT; stage++) {
+        const ct_record_track *t = &ct_job_recording(job)->tracks[stage];
+        const ct_record_track *u = &ct_job_recording(other)->tracks[stage];
+        int64_t heads = f.info->attention_layers * f.info->heads;
+        assert_null(u->before);
+        assert_null(u->heads_kept);
+        for (int64_t i = 0; i < t->rows * heads; i++) {
+            double entropy = 0, mass = 0;
+            for (int64_t k = 0; k < t->keys; k++) {
+                double w = (double)t->before[i * t->keys + k];
+                entropy -= w > 0 ? w * log2(w) : 0;
+                if (k >= needle.begin && k < needle.end) mass += w;
+                assert_true(t->before[i * t->keys + k] <= t->peak_weight[i]);
+            }
+            assert_true(fabs(entropy - (double)t->entropy_bits[i]) < 1e-4); /* 10 bits in f32 */
+            assert_true(fabs(mass - (double)t->needle_before[i]) < 1e-6);
+            assert_true(t->before[i * t->keys + t->peak[i]] == t->peak_weight[i]);
+            /* `only` acts in generation: nothing but the needle is left. Prefill has no edit. */
+            assert_true(t->needle_after[i] == t->needle_before[i]);
+        }
+        size_t bytes = (size_t)(t->rows * heads) * sizeof(float);
+        assert_memory_equal(t->entropy_bits, u->entropy_bits, bytes);
+        assert_memory_equal(t->needle_before, u->needle_before, bytes);
+        assert_memory_equal(t->peak, u->peak, bytes);
+    }
+    ct_job_free(job);
+    ct_job_free(other);
+    free(ids);
+}
+
+static void what_is_too_large_or_not_there_is_refused_before_anything_runs(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    int32_t *ids = random_ids(&f, PROMPT, 4);
+    const int64_t wrong[] = {0}, twice[] = {2, 2};
+    const ct_span outside = {PROMPT, PROMPT + NEW + 1};
+    ct_record_options record = options_of(ALL, CT_RECORD_ALL);
+    ct_generate_request r = request_of(ids, &record);
+    /* 2 layers of heads, 8 bytes a weight: prefill alone is 700 x 700. */
+    int64_t heads = f.info->attention_layers * f.info->heads, keys = PROMPT + NEW;
+    int64_t bytes = heads * (PROMPT * (PROMPT * 8 + 21) + NEW * (keys * 8 + 21));
+    assert_int_equal(ct_request_recording_bytes(f.model, &r), bytes);
+    record.limit = bytes;
+    assert_ok(ct_request_check(f.model, &r, &err));
+    record.limit = bytes - 1;
+    assert_fails(ct_request_check(f.model, &r, &err), CT_ERR_LIMIT, "record fewer steps");
+    record = options_of(0, CT_RECORD_ALL);
+    assert_fails(ct_request_check(f.model, &r, &err), CT_ERR_USAGE, "something to record");
+    record = options_of(ALL, CT_RECORD_LAST);
+    record.layers = wrong;
+    record.n_layers = 1;
+    assert_fails(ct_request_check(f.model, &r, &err), CT_ERR_VALUE, "attention layers");
+    record.layers = twice;
+    record.n_layers = 2;
+    assert_fails(ct_request_check(f.model, &r, &err), CT_ERR_VALUE, "attention layers");
+    record = options_of(ALL, CT_RECORD_LAST);
+    record.needle = &outside;
+    assert_fails(ct_request_check(f.model, &r, &err), CT_ERR_VALUE, "inside the prompt");
+    free(ids);
+}
+
+static void a_recorded_prefill_is_shared_with_nobody(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    int32_t *ids = random_ids(&f, PROMPT, 5);
+    ct_record_options one = options_of(ALL, CT_RECORD_LAST), two = one, late = one;
+    two.number = 1;
+    late.stages[CT_STAGE_PREFILL] = false;
+    ct_generate_request plain = request_of(ids, NULL), a = request_of(ids, &one);
+    ct_generate_request b = request_of(ids, &two), c = request_of(ids, &late);
+    int order = 0, back = 0;
+    assert_int_equal(ct_request_shared_prefill(f.model, &plain, &a, &order), 0);
+    assert_int_equal(ct_request_shared_prefill(f.model, &a, &b, &order), 0);
+    assert_int_equal(ct_request_shared_prefill(f.model, &b, &a, &back), 0);
+    assert_true(order < 0 && back > 0);
+    assert_int_equal(ct_request_shared_prefill(f.model, &plain, &c, &order), PROMPT);
+    assert_int_equal(order, 0);
+    /* Nor can it be forked into, and the fork of an unrecorded one records its generation. */
+    ct_job *at = NULL, *fork = NULL;
+    assert_ok(ct_job_new(f.model, &plain, &at, &err));
+    while (ct_job_get_state(at) == CT_JOB_PREFILL) assert_ok(ct_jobs_step(f.session, &at, 1, &err));
+    assert_fails(ct_job_fork(at, &a, &fork, &err), CT_ERR_USAGE, "computes all of it itself");
+    assert_ok(ct_job_fork(at, &c, &fork, &err));
+    while (ct_job_get_state(fork) != CT_JOB_DONE)
+        assert_ok(ct_jobs_step(f.session, &fork, 1, &err));
+    ct_job *alone = generate(&c);
+    assert_same_row(ct_job_recording(alone), ct_job_recording(fork), CT_STAGE_GENERATION, 0, 0);
+    ct_job_free(at);
+    ct_job_free(fork);
+    ct_job_free(alone);
+    free(ids);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_recorded_request_has_the_outcome_of_an_unrecorded_one),
+        cmocka_unit_test(first_and_last_are_rows_of_all),
+        cmocka_unit_test(light_says_what_the_rows_say),
+        cmocka_unit_test(what_is_too_large_or_not_there_is_refused_before_anything_runs),
+        cmocka_unit_test(a_recorded_prefill_is_shared_with_nobody),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
