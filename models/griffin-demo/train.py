@@ -29,15 +29,7 @@ import evaluate
 import griffin
 import niah
 import rows
-
-
-def drop_heads(cfg, B, share, kmin, device, generator):
-    """[attention layers, B, H] of 0 and 1: a share of the rows keeps k heads in each layer, k uniform in kmin .. H."""
-    L, H = len(griffin.attention_layers(cfg)), cfg["num_attention_heads"]
-    k = torch.randint(kmin, H + 1, (L, B, 1), generator=generator, device=device)
-    chosen = torch.rand(1, B, 1, generator=generator, device=device) < share
-    rank = torch.rand(L, B, H, generator=generator, device=device).argsort(-1).argsort(-1)
-    return ((rank < k) | ~chosen).float()
+from drophead import drop_heads
 
 
 class Trainer:
@@ -80,7 +72,8 @@ class Trainer:
             busy += time.time() - t0
             ids = torch.from_numpy(ids.astype("int32")).to(dev, non_blocking=True).long()
             classes = torch.from_numpy(classes).to(dev, non_blocking=True)
-            heads = drop_heads(self.cfg, ids.shape[0], share, args.kmin, dev, gen) if share else None
+            shape = len(griffin.attention_layers(self.cfg)), ids.shape[0], self.cfg["num_attention_heads"]
+            heads = drop_heads(*shape, share, args.kmin, dev, gen) if share else None
             passed = 0.0 if start is None else min(1.0, (time.time() - start) / seconds)
             feed.progress.value = 0.61 + 0.39 * passed if spread else passed
             rate = lr * min(1.0, (step + 1) / 100) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * passed)))

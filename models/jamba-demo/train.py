@@ -32,17 +32,9 @@ import jamba
 import niah
 import rows
 import scan
+from drophead import drop_heads
 
 STAGES = ("natural", "drophead")
-
-
-def drop_heads(cfg, B, share, kmin, device, generator):
-    """[attention layers, B, H] of 0 and 1: a share of the rows keeps k heads in each layer, k uniform in kmin .. H."""
-    L, H = len(jamba.attention_layers(cfg)), cfg["num_attention_heads"]
-    k = torch.randint(kmin, H + 1, (L, B, 1), generator=generator, device=device)
-    chosen = torch.rand(1, B, 1, generator=generator, device=device) < share
-    rank = torch.rand(L, B, H, generator=generator, device=device).argsort(-1).argsort(-1)
-    return ((rank < k) | ~chosen).float()
 
 
 class Trainer:
@@ -91,7 +83,8 @@ class Trainer:
             waited += time.time() - t0
             ids = torch.from_numpy(ids.astype("int32")).to(dev, non_blocking=True).long()
             classes = torch.from_numpy(classes).to(dev, non_blocking=True)
-            heads = drop_heads(self.cfg, ids.shape[0], args.share, args.kmin, dev, gen) if number else None
+            shape = len(jamba.attention_layers(self.cfg)), ids.shape[0], self.cfg["num_attention_heads"]
+            heads = drop_heads(*shape, args.share, args.kmin, dev, gen) if number else None
             rate = peak * min(1.0, (step - start + 1) / 100) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             for group in opt.param_groups:
                 group["lr"] = rate

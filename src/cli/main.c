@@ -50,10 +50,10 @@ static int finish(int code)
     return code;
 }
 
-/* Between two parallel loops libgomp's threads spin for about a millisecond before they sleep. A
- * step has over a hundred such loops of some microseconds, so on a machine that others use too,
- * threads that spin keep the ones that would work from the cores: the same run took 5 times as
- * long. libgomp reads its settings before main begins, so they are set by starting the program once
+/* Between two parallel loops libgomp's threads spin for milliseconds before they sleep. A step has
+ * over a hundred such loops of some microseconds, so on a machine that others use too, threads that
+ * spin keep the ones that would work from the cores. Too short a spin is as bad: loops lie up to 100
+ * microseconds apart, and waking a thread takes 40. libgomp reads its settings before main begins, so they are set by starting the program once
  * more. */
 static void limit_spinning(char **argv)
 {

@@ -79,6 +79,9 @@ ct_status ct_record_check(const ct_record_options *o, const ct_record_shape *s, 
         (unsigned)o->steps > CT_RECORD_ALL ||
         (!o->stages[CT_STAGE_PREFILL] && !o->stages[CT_STAGE_GENERATION]))
         return ct_fail(err, CT_ERR_USAGE, "recording: expected something to record and a stage");
+    if (s->n_attention == 0)
+        return ct_fail(err, CT_ERR_INTERVENTION,
+                       "recording: expected a model with attention layers, got one without");
     for (size_t i = 0; i < o->n_layers; i++) {
         bool found = false;
         for (int64_t a = 0; a < s->n_attention; a++)
@@ -87,8 +90,7 @@ ct_status ct_record_check(const ct_record_options *o, const ct_record_shape *s, 
             return ct_fail(err, CT_ERR_VALUE,
                            "recording: layers: expected attention layers in ascending order (the "
                            "model has %" PRId64 ", the first is layer %" PRId64 "), got %" PRId64,
-                           s->n_attention, s->n_attention ? s->attention_layers[0] : -1,
-                           o->layers[i]);
+                           s->n_attention, s->attention_layers[0], o->layers[i]);
     }
     for (size_t i = 0; i < o->n_needle; i++)
         if (o->needle[i].begin < (i ? o->needle[i - 1].end : 0) ||

@@ -26,6 +26,8 @@ refuse() {
 refuse 2 'did you mean "weights"' --record-what weight
 refuse 1 'record fewer steps' --record-stages prefill --record-steps all --record-limit 1
 refuse 1 'expected attention layers' --record-layers 3
+expect 1 'without' "$cortado" generate -m models/mamba-demo --threads 1 -p x --record "$tmp/no.safetensors"
+[ -e "$tmp/no.safetensors" ] && fail 'a recording of a model without attention'
 expect 2 'expected --record FILE' "$cortado" generate -m $model -p x --record-steps all
 # A study: files named by cell, for the chosen cells alone; the outcomes are those of the study without `record`; what is
 # missing is made again, what is there is not.

@@ -2,7 +2,8 @@
  * the weight edits inside. Part of cpu_<isa>.c, see vec.h.
  *
  * A task is one tile: up to CT_TILE (token, head) pairs of one row that share a kv head. It walks
- * over the key blocks in ascending order; each block is transposed once and meets all pairs. Every
+ * over the key blocks in ascending order; each block meets all pairs at once; the
+ * products with keys and values are the including file's (attention_f32.h, cpu_amx.c). Every
  * pair's sums run over keys in ascending order, block by block at absolute positions, and a block
  * that a pair does not see leaves no trace in it: so a pair's bits depend neither on the tile nor
  * on the batch nor on how the prompt was cut, and one decoded token equals the same token in a

@@ -9,7 +9,7 @@ size_t ct_attn_scratch_floats(int64_t head_dim)
 {
     enum { LANES = 16, SUMS = 5 * LANES }; /* of the widest vectors; pair_sums is 5 of them */
     size_t dim = (size_t)(head_dim + LANES - 1) / LANES * LANES;
-    /* sums, q, score, value of the pairs; keys transposed; values padded */
+    /* sums, q, score, value of the pairs; a block's keys and values, turned, padded or rounded */
     return CT_ATTN_TILE * (SUMS + dim + CT_KV_BLOCK + dim) + 2 * CT_KV_BLOCK * dim;
 }
 
@@ -20,7 +20,7 @@ size_t ct_cpu_scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, 
     (void)heads;
     size_t threads = (size_t)omp_get_max_threads();
     size_t attention = threads * ct_attn_scratch_floats(head_dim) * sizeof(float) + 64;
-    /* Activations rounded to bf16 (kept as f32, or packed in tiles of 32 x 32), and panels. */
+    /* Activations packed (as f32, or rounded to bf16 in tiles of 32 x 32), and each thread's room. */
     size_t product = (size_t)(tokens + 31) * (size_t)(max_cols + 31) * sizeof(float) +
                      threads * CT_PACKED_FLOATS * sizeof(float) + 64;
     return attention > product ? attention : product;

@@ -19,9 +19,9 @@
 enum {
     CT_DEPTH = 256,        /* K of a panel */
     CT_COLUMNS = 2 * VL,   /* N of a panel */
-    CT_ROWS_OF_TILE = 12,  /* rows of x that stay in first-level cache while panels pass by */
+    CT_ROWS_OF_TILE = 12,  /* rows of x that meet a panel together; packed side by side */
     CT_ROWS_OF_TASK = 516, /* packing a panel costs as much as 8 of its rows */
-    CT_PANELS_OF_TASK = 4, /* at most: packed together they stay in second-level cache */
+    CT_PANELS_OF_TASK = 4, /* at most; one after another */
 };
 
 /* panel[k][n] = w[first + n][at + k] for `columns` <= CT_COLUMNS and `depth` <= CT_DEPTH, zero for

@@ -110,14 +110,11 @@ enum { SHAPES = sizeof shapes / sizeof *shapes };
 static const ct_weights_mode modes[] = {CT_WEIGHTS_KEEP, CT_WEIGHTS_NULL, CT_WEIGHTS_ONLY,
                                         CT_WEIGHTS_BINARY, CT_WEIGHTS_OMIT};
 
-/* Scores are at most 4 sqrt(D) in size (|q|, |k| < 2), sums of D terms: each errs by at most
- * D 2^-24 of it (D / 2 on the average way), so weights err by that relatively; values are below 1.
- * Entropy moves by its weights' errors times their logarithm (at most 11 bits). */
-static void attention_is_right_under_every_edit(void **state)
+/* Runs every shape, length, window and edit with products of `kind` beside the reference in f32. */
+static void compare_with_reference(const ct_ops *ops, ct_compute kind,
+                                   double (*score_error)(int64_t dim))
 {
-    (void)state;
     const int64_t lengths[] = {1, 7, 63, 65, 130, 257};
-    FOR_EACH_TABLE(ops)
     for (int c = 0; c < SHAPES; c++)
         for (int i = 0; i < 6; i++)
             for (int m = 0; m < 5; m++) {
@@ -125,51 +122,51 @@ static void attention_is_right_under_every_edit(void **state)
                 sequence s = new_sequence(shapes[c].heads, shapes[c].kv_heads, shapes[c].dim,
                                           lengths[i], (uint64_t)(c * 1000));
                 int64_t n = s.length * s.heads;
+                double error = score_error(s.dim);
+                compute = kind;
                 result got = run(ops, &s, 0, s.length, window, modes[m]);
+                compute = CT_COMPUTE_F32;
                 result want = run(ct_ops_ref(), &s, 0, s.length, window, modes[m]);
-                double score_error = (4 + (double)s.dim / 2) * 4 * sqrt((double)s.dim) * 0x1p-24;
                 assert_close(ops->class_name(), "out", got.out, want.out, n * s.dim,
-                             2 * score_error + 1e-6, 0);
+                             2 * error + 1e-6, 0);
                 assert_close(ops->class_name(), "entropy", got.entropy, want.entropy, n,
-                             11 * score_error + 1e-5, 0);
-                assert_close(ops->class_name(), "l2", got.l2, want.l2, n, 2 * score_error + 1e-6,
-                             0);
+                             11 * error + 1e-5, 0);
+                assert_close(ops->class_name(), "l2", got.l2, want.l2, n, 2 * error + 1e-6, 0);
                 free_result(&got), free_result(&want), free_sequence(&s);
             }
 }
 
-/* Where products take bf16: |q|, |k| < 2, so that each product of a score errs by up to 2^-7 of at
- * most 4, most of which cancels over D (sqrt D of them stay; 4 deviations), as does that of the values'
- * weights (2^-8 each). Tables without such products must not change at all. */
+/* Scores are at most 4 sqrt(D) in size (|q|, |k| < 2), sums of D terms: each errs by at most
+ * D 2^-24 of it (D / 2 on the average way), so weights err by that relatively; values are below 1.
+ * Entropy moves by its weights' errors times their logarithm (at most 11 bits). */
+static double error_in_f32(int64_t dim)
+{
+    return (4 + (double)dim / 2) * 4 * sqrt((double)dim) * 0x1p-24;
+}
+
+/* Each product of a score errs by up to 2^-7 of at most 4, most of which cancels over D (sqrt D of
+ * them stay; 4 deviations), as does that of the values' weights (2^-8 each). */
+static double error_in_bf16(int64_t dim)
+{
+    (void)dim;
+    return 4 * 4 * 0x1p-8;
+}
+
+static void attention_is_right_under_every_edit(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(ops) compare_with_reference(ops, CT_COMPUTE_F32, error_in_f32);
+}
+
+/* Tables without tiles take no bf16 in attention: there the bound is that of f32. */
 static void attention_with_bf16_products_is_near(void **state)
 {
     (void)state;
-    const int64_t lengths[] = {1, 7, 63, 65, 130, 257};
     FOR_EACH_TABLE(ops)
-    for (int c = 0; c < SHAPES; c++)
-        for (int i = 0; i < 6; i++)
-            for (int m = 0; m < 5; m++) {
-                int64_t window = (const int64_t[]){-1, 0, 1, 63, 64, 100}[(i + c + m) % 6];
-                sequence s = new_sequence(shapes[c].heads, shapes[c].kv_heads, shapes[c].dim,
-                                          lengths[i], (uint64_t)(c * 1000));
-                int64_t n = s.length * s.heads;
-                compute = CT_COMPUTE_BF16;
-                result got = run(ops, &s, 0, s.length, window, modes[m]);
-                compute = CT_COMPUTE_F32;
-                result want = run(ct_ops_ref(), &s, 0, s.length, window, modes[m]);
-                double score_error = 4 * 4 * 0x1p-8;
-                assert_close(ops->class_name(), "out", got.out, want.out, n * s.dim,
-                             2 * score_error, 0);
-                assert_close(ops->class_name(), "entropy", got.entropy, want.entropy, n,
-                             11 * score_error, 0);
-                assert_close(ops->class_name(), "l2", got.l2, want.l2, n, 2 * score_error, 0);
-                if (strcmp(ops->class_name(), "cpu-amx") != 0) {
-                    result same = run(ops, &s, 0, s.length, window, modes[m]);
-                    assert_same(ops->class_name(), &s, &got, 0, &same, 0, s.length);
-                    free_result(&same);
-                }
-                free_result(&got), free_result(&want), free_sequence(&s);
-            }
+    {
+        bool tiles = strcmp(ops->class_name(), "cpu-amx") == 0;
+        compare_with_reference(ops, CT_COMPUTE_BF16, tiles ? error_in_bf16 : error_in_f32);
+    }
 }
 
 /* The definitions once more, from a plain array of weights, apart from the reference's code. */
