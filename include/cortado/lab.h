@@ -58,6 +58,7 @@ typedef struct ct_run_options {
     int64_t limit;             /* run at most so many cells; 0: all */
     int64_t memory; /* bytes that the states of sequences may take; 0: half of what is free */
     bool dry_run;   /* count only; nothing is written */
+    bool alone;     /* every cell by itself: no shared prefill, no batch; outcomes are the same */
     const char *command_line; /* for the provenance; may be NULL */
     /* Not 0: stop. It may be set by a signal handler; may be NULL. */
     const volatile sig_atomic_t *stop;

@@ -136,6 +136,7 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
         .limit = ct_args_int(args, "--limit", 0),
         .memory = parse_size(ct_args_text(args, "--memory", "0")),
         .dry_run = ct_args_has(args, "--dry-run"),
+        .alone = ct_args_has(args, "--alone"),
         .command_line = ct_args_command_line(args),
         .stop = &stop_requested,
         .progress = show_progress,
@@ -213,6 +214,10 @@ static const ct_option options[] = {
     {"--memory", NULL, CT_ARG_TEXT, "SIZE",
      "Bytes, or with K, M or G, that the states of sequences may take (default: half of the "
      "machine's free memory). With less, more is computed again; outcomes stay the same.",
+     0, 0},
+    {"--alone", NULL, CT_ARG_FLAG, NULL,
+     "Compute every cell by itself, one after another: no shared prefill, no batch. Outcomes are "
+     "the same, so this shows that the plan changes nothing; it takes many times longer.",
      0, 0},
     CT_OPTION_DEVICE,
     CT_OPTION_COMPUTE,

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "io/file.h"
+#include "io/memory.h"
 #include "run/work.h"
 
 static bool exists(const char *path)
@@ -117,13 +118,8 @@ ct_status ct_study_niah_options(const ct_study *study, ct_niah_options *out, ct_
 
 int64_t ct_memory_free(void)
 {
-    long long kib = -1;
-    char line[256];
-    FILE *f = fopen("/proc/meminfo", "re");
-    while (f && kib < 0 && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %lld kB", &kib) != 1) kib = -1;
-    if (f) fclose(f);
-    if (kib >= 0) return (int64_t)kib * 1024;
+    int64_t available = ct_memory_read("").available_bytes;
+    if (available >= 0) return available;
     return (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
 }
 

@@ -25,6 +25,11 @@ static int64_t entry_of(const ct_study *study, const ct_grid_version *version)
 static ct_status check_layers(const ct_work *work, ct_err *err)
 {
     const ct_study_record *r = &work->study->record;
+    if (work->info->attention_layers == 0)
+        return ct_fail(err, CT_ERR_VALUE,
+                       "record: expected a model with attention layers, got %s without (%s, line "
+                       "%d)",
+                       work->study->model, work->study->path, r->line);
     for (size_t i = 0; i < r->layers.count; i++) {
         int64_t layer = r->layers.values[i];
         if (layer < work->info->layers && work->model->layers[layer].attention_index >= 0) continue;

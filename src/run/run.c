@@ -54,10 +54,19 @@ done:
     return st;
 }
 
-static ct_status check_heads(const ct_work *work, ct_err *err)
+/* What would fail in every cell of a version. */
+static ct_status check_versions(const ct_work *work, ct_err *err)
 {
     for (size_t i = 0; i < work->grid.n_versions; i++) {
         const ct_grid_version *v = &work->grid.versions[i];
+        bool acts = false;
+        for (int s = 0; s < CT_STAGE_COUNT; s++)
+            acts |= v->heads.active[s] || v->modes[s] != CT_WEIGHTS_KEEP;
+        if (acts && work->info->attention_layers == 0)
+            return ct_fail(err, CT_ERR_VALUE,
+                           "interventions: expected none for %s, which has no attention layers, "
+                           "got heads or weights (%s, line %d)",
+                           work->study->model, work->study->path, v->line);
         if (v->heads.keep > work->info->heads)
             return ct_fail(err, CT_ERR_VALUE,
                            "heads.keep: expected 0 to %" PRId64 ", the heads of %s, got %" PRId32
@@ -265,6 +274,14 @@ static int compare_items(void *user, const ct_plan_item *a, const ct_plan_item *
     return order;
 }
 
+/* For a run without sharing: what is given in order stays so, and no two items share a row. */
+static int keep_apart(void *user, const ct_plan_item *a, const ct_plan_item *b, int64_t *shared)
+{
+    (void)user, (void)a, (void)b;
+    *shared = 0;
+    return -1;
+}
+
 static ct_status make_plan(ct_work *work, const todo *left, ct_plan *plan, ct_err *err)
 {
     const ct_model_info *info = work->info;
@@ -279,11 +296,13 @@ static ct_status make_plan(ct_work *work, const todo *left, ct_plan *plan, ct_er
         .block_bytes = info->state_bytes_per_block,
         .window = full || info->window <= 0 ? -1 : info->window - 1,
         .step_tokens = CT_PREFILL_STEP,
-        .rows = DECODE_ROWS,
+        .rows = work->options->alone ? 1 : DECODE_ROWS,
         .begins_anew = work->semantics.kv_cache_off,
     };
     double begin = ct_now_ms();
-    ct_status st = ct_plan_new(left->items, left->n_items, compare_items, work, &limits, plan, err);
+    ct_status st =
+        ct_plan_new(left->items, left->n_items, work->options->alone ? keep_apart : compare_items,
+                    work, &limits, plan, err);
     result->plan_ms = ct_now_ms() - begin;
     result->segments = (int64_t)plan->n_nodes;
     result->batches = (int64_t)plan->n_batches;
@@ -416,7 +435,7 @@ ct_status ct_run_study(const ct_study *study, const ct_run_options *options, ct_
     result->versions = (int64_t)work.grid.n_versions;
     CT_TRY(open_model(&work, err));
     CT_TRY(choose_semantics(&work, err));
-    CT_TRY(check_heads(&work, err));
+    CT_TRY(check_versions(&work, err));
     CT_TRY(build_prompts(&work, err));
     CT_TRY(make_keys(&work, err));
     CT_TRY(ct_work_choose_records(&work, err));

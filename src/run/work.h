@@ -69,7 +69,8 @@ typedef struct ct_refused {
 ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const ct_refused *refused,
                           size_t n_refused, ct_err *err) CT_CHECK;
 
-/* Bytes of memory that the machine has free (those of files in its cache are). */
+/* Bytes of memory that are free (those of files in the cache are): of the machine, or of the control
+ * group (a container) that this process is in, whichever has less. */
 int64_t ct_memory_free(void);
 /* CPU model, cores and kernel in one line. The caller frees; NULL if out of memory. */
 char *ct_machine(ct_err *err);

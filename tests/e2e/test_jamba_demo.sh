@@ -26,4 +26,13 @@ found=$(cells mamba-two-needles "$few")
 # Global attention: the needle is never out of the window, and omitting it while the answer is written ends retrieval.
 found=$(cells jamba-table-6.1 "$few; s/generation: \[.*/generation: [keep, omit], prefill: keep}/")
 [ "$found" = 'keep:5 keep:5 omit:0 omit:0' ] || fail "jamba-table-6.1: $found"
+# What a model without attention cannot do is refused before any cell runs, with the line.
+for change in '$a interventions: [{heads: {keep: 3, metric: entropy, stages: generation}}]' \
+    '$a interventions: [{heads: none}, {weights: {prefill: omit}}]' '$a record: {what: light}'; do
+    sed -e "$few; s#\.\./\.\./data/haystack#$PWD/data/haystack#; $change" studies/demo/mamba-needle.yaml >"$tmp/refused.yaml"
+    expect 1 "refused.yaml, line $(wc -l <"$tmp/refused.yaml"))" \
+        "$cortado" run "$tmp/refused.yaml" --model-root models --out "$tmp/refused"
+    grep -q 'mamba-demo' "$tmp/err" || fail "the model is not named: $(cat "$tmp/err")"
+    [ -e "$tmp/refused" ] && fail "a run was begun: $change"
+done
 finish
