@@ -108,12 +108,28 @@ done:
     return st;
 }
 
+/* Says before the run which models are larger than memory. */
+static ct_status warn_memory(const ct_args *args, const ct_study *study, const char *root,
+                             ct_err *err)
+{
+    ct_status st = CT_OK;
+    for (size_t m = 0; m < study->n_models && st == CT_OK; m++) {
+        char *dir = NULL;
+        ct_model *model = NULL;
+        st = ct_study_model_dir(study, m, root, &dir, err);
+        if (st == CT_OK) st = ct_model_open_unhashed(dir, NULL, &model, err);
+        if (st == CT_OK) ct_cli_warn_memory(args, model);
+        ct_model_close(model);
+        free(dir);
+    }
+    return st;
+}
+
 static ct_status run_study(const ct_args *args, const char *path, int *failed_cells, ct_err *err)
 {
     ct_status st;
     ct_study *study = NULL;
-    char *dir = NULL, *model_dir = NULL;
-    ct_model *model = NULL; /* only looked at here */
+    char *dir = NULL;
     ct_progress progress;
     ct_run_result result = {0};
     const char *compute = ct_args_text(args, "--compute", "auto");
@@ -145,9 +161,7 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     printf("study    %s\n", ct_study_name(study));
     fflush(stdout);
     if (!options.dry_run) {
-        CT_TRY(ct_study_model_dir(study, options.model_root, &model_dir, err));
-        CT_TRY(ct_model_open_unhashed(model_dir, NULL, &model, err));
-        ct_cli_warn_memory(args, model);
+        CT_TRY(warn_memory(args, study, options.model_root, err));
     }
     st = ct_run_study(study, &options, &result, err);
     ct_progress_clear(&progress);
@@ -176,8 +190,6 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     }
 done:
     free(dir);
-    free(model_dir);
-    ct_model_close(model);
     ct_study_close(study);
     return st;
 }
