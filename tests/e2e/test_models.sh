@@ -28,6 +28,7 @@ interventions:
   - heads: {keep: {from: 0, to: 2}, metric: entropy, stages: [generation, prefill+generation]}
   - weights: {generation: [keep, only, omit]}
 ${4:-}
+figures: [accuracy_by_heads]
 YAML
 }
 run() {
