@@ -52,6 +52,7 @@ typedef struct ct_run_progress {
 typedef struct ct_run_options {
     const char *out_dir;       /* NULL: runs/<study>; made if it is not there */
     const char *model_root;    /* a folder of model folders; may be NULL */
+    const char *only_model;    /* of a study of several models, run this one; NULL: all */
     const char *device;        /* as in ct_model_options */
     ct_compute_choice compute; /* AUTO: the study's, if it names one */
     int threads;               /* 0: all cores */

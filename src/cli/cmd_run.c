@@ -113,7 +113,9 @@ static ct_status warn_memory(const ct_args *args, const ct_study *study, const c
                              ct_err *err)
 {
     ct_status st = CT_OK;
+    const char *only = ct_args_text(args, "--model", NULL);
     for (size_t m = 0; m < study->n_models && st == CT_OK; m++) {
+        if (only && strcmp(only, study->models[m].name) != 0) continue;
         char *dir = NULL;
         ct_model *model = NULL;
         st = ct_study_model_dir(study, m, root, &dir, err);
@@ -144,6 +146,7 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     const ct_run_options options = {
         .out_dir = dir,
         .model_root = ct_args_text(args, "--model-root", NULL),
+        .only_model = ct_args_text(args, "--model", NULL),
         .device = ct_args_text(args, "--device", "cpu"),
         .compute = !strcmp(compute, "f32")    ? CT_CHOOSE_F32
                    : !strcmp(compute, "bf16") ? CT_CHOOSE_BF16
@@ -221,6 +224,8 @@ static const ct_option options[] = {
     {"--out", NULL, CT_ARG_TEXT, "DIR", "Folder of the run (default runs/<study>).", 0, 0},
     {"--model-root", NULL, CT_ARG_TEXT, "DIR", "Where the study's model folder is looked up first.",
      0, 0},
+    {"--model", NULL, CT_ARG_TEXT, "NAME",
+     "Of a study of several models, run this one only. The others' cells stay as they are.", 0, 0},
     {"--dry-run", NULL, CT_ARG_FLAG, NULL, "Print the plan and compute nothing.", 0, 0},
     {"--limit", NULL, CT_ARG_INT, "N", "Run at most N cells now.", 1, 9e15},
     {"--memory", NULL, CT_ARG_TEXT, "SIZE",

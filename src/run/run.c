@@ -196,8 +196,9 @@ typedef struct execution {
     const ct_run_options *options;
     ct_run_result *result;
     ct_store *store; /* NULL: a dry run without one */
-    bool anew;  /* the store's last execution was of another text of the study, or there is none */
-    bool begun; /* a model of this execution has begun */
+    bool anew;   /* the store's last execution was of another text of the study, or there is none */
+    bool begun;  /* a model of this execution has begun */
+    bool opened; /* the store was looked for */
     char *dir, *recordings;
     double begin_ms;
     int64_t limit;  /* cells that may still be run */
@@ -308,11 +309,33 @@ static ct_status check_other_weights(execution *e, const ct_work *work, ct_err *
     return CT_OK;
 }
 
+/* Whether the model is to be run. */
+static bool is_chosen(const execution *e, size_t m)
+{
+    const char *only = e->options->only_model;
+    return !only || strcmp(only, e->study->models[m].name) == 0;
+}
+
+static ct_status check_chosen(const execution *e, ct_err *err)
+{
+    const char *names[CT_STUDY_MAX_MODELS];
+    size_t n = e->study->n_models;
+    for (size_t m = 0; m < n; m++) {
+        if (is_chosen(e, m)) return CT_OK;
+        names[m] = e->study->models[m].name;
+    }
+    const char *near = ct_nearest(e->options->only_model, names, n);
+    return ct_fail(err, CT_ERR_USAGE, "--model: expected a model of the study%s%s, got %s (%s)",
+                   near ? ", such as " : "", near ? near : "", e->options->only_model,
+                   e->study->path);
+}
+
 /* Finds what would make all cells of a model fail, before the first cell of any model is run. */
 static ct_status check_models(const execution *e, ct_err *err)
 {
     ct_status st = CT_OK;
     for (size_t m = 0; e->study->n_models > 1 && m < e->study->n_models && st == CT_OK; m++) {
+        if (!is_chosen(e, m)) continue;
         ct_work work = {.study = e->study, .at = m, .options = e->options};
         st = ct_work_open(&work, err);
         ct_work_clear(&work);
@@ -339,7 +362,8 @@ static ct_status run_model(execution *e, size_t at, ct_err *err)
     CT_TRY(ct_work_open(&work, err));
     CT_TRY(ct_work_identify(&work, err));
     CT_TRY(check_other_weights(e, &work, err));
-    if (at == 0) CT_TRY(open_store(e, err)); /* a study that cannot run leaves no folder */
+    if (!e->opened) CT_TRY(open_store(e, err)); /* a study that cannot run leaves no folder */
+    e->opened = true;
     work.store = e->store;
     CT_TRY(find_todo(&work, &left, err));
     e->limit = work.limit;
@@ -370,13 +394,14 @@ done:
     return st;
 }
 
-/* How many cells, prompts and versions the study has, of all models together. */
-static ct_status count_grids(const ct_study *study, ct_run_result *result, ct_err *err)
+/* How many cells, prompts and versions there are to run, of all models together. */
+static ct_status count_grids(const execution *e, ct_run_result *result, ct_err *err)
 {
     ct_status st = CT_OK;
-    for (size_t m = 0; m < study->n_models && st == CT_OK; m++) {
+    for (size_t m = 0; m < e->study->n_models && st == CT_OK; m++) {
         ct_grid grid;
-        st = ct_grid_new(study, m, &grid, err);
+        if (!is_chosen(e, m)) continue;
+        st = ct_grid_new(e->study, m, &grid, err);
         if (st != CT_OK) break;
         result->cells += (int64_t)grid.n_cells;
         result->prompts += (int64_t)grid.n_points;
@@ -405,10 +430,12 @@ ct_status ct_run_study(const ct_study *study, const ct_run_options *options, ct_
         st = CT_ERR_MEMORY;
         goto done;
     }
-    CT_TRY(count_grids(study, result, err));
+    CT_TRY(check_chosen(&e, err));
+    CT_TRY(count_grids(&e, result, err));
     e.later = result->cells;
     CT_TRY(check_models(&e, err));
-    for (size_t m = 0; m < study->n_models; m++) CT_TRY(run_model(&e, m, err));
+    for (size_t m = 0; m < study->n_models; m++)
+        if (is_chosen(&e, m)) CT_TRY(run_model(&e, m, err));
 done:
     /* Of models that were not come to, all cells count as left. */
     result->left = result->cells - result->stored - result->done - result->failed;

@@ -89,6 +89,15 @@ same "$tmp/several" "$tmp/cut"
 must cut
 grep -q '^cells  *0 done now, 324 stored before, 0 failed, 0 left' "$tmp/log" || fail "again: $(grep '^cells' "$tmp/log")"
 
+# Model by model, in another order.
+cp "$tmp/several.yaml" "$tmp/single.yaml"
+for model in hybrid model other; do
+    must single --model $model
+    grep -q '^cells  *108 done now, 0 stored before, 0 failed, 0 left' "$tmp/log" || fail "--model $model: $(grep '^cells' "$tmp/log")"
+done
+same "$tmp/several" "$tmp/single"
+expect 2 '--model: expected a model of the study, such as other, got othr (' run single --model othr
+
 # The study changes: a model less, one reading less, and back. Only its own cells are shown, none is computed again.
 shown() {
     study "$1" "$2" >"$tmp/cut.yaml"

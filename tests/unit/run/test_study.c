@@ -469,39 +469,52 @@ static void the_studies_that_come_with_cortado_parse(void **state)
     /* Those of the thesis, on its models and on the demo model: cells as the thesis counts them. */
     static const struct {
         const char *name;
-        size_t points, versions, cells;
+        size_t model, points, versions, cells;
     } studies[] = {
-        {"paper/figure-3.2-recurrentgemma-2b", 100, 22, 2200},
-        {"paper/figure-3.2-recurrentgemma-9b", 100, 34, 3400},
-        {"paper/figure-3.2-jamba-mini-1.6", 100, 66, 6600},
-        {"paper/figure-4.1-recurrentgemma-2b", 100, 3, 300},
-        {"paper/figure-4.1-recurrentgemma-2b-jrt", 100, 3, 300},
-        {"paper/figure-4.1-recurrentgemma-9b", 100, 3, 300},
-        {"paper/figure-4.1-recurrentgemma-9b-jrt", 100, 3, 300},
-        {"paper/figure-4.1-jamba-mini-1.6", 100, 3, 300},
-        {"paper/figure-4.1-jamba-mini-1.6-jrt", 100, 3, 300},
-        {"paper/table-6.1", 100, 20, 2000},
-        {"paper/figure-6.2", 100, 3, 300},
-        {"paper/figure-6.2-full-window", 100, 3, 300},
-        {"demo/figure-3.2", 100, 18, 1800},
-        {"demo/figure-4.1", 100, 5, 500},
-        {"demo/figure-4.1-jrt", 100, 5, 500},
-        {"demo/table-6.1", 100, 20, 2000},
-        {"demo/figure-6.2", 100, 3, 300},
-        {"demo/figure-6.2-full-window", 100, 3, 300},
-        {"demo/selection", 100, 63, 6300},
+        {"paper/figure-3.2", 0, 100, 22, 2200},
+        {"paper/figure-3.2", 1, 100, 34, 3400},
+        {"paper/figure-3.2", 2, 100, 66, 6600},
+        {"paper/figure-4.1", 0, 100, 3, 300},
+        {"paper/figure-4.1", 2, 100, 3, 300},
+        {"paper/figure-4.1-jrt", 1, 100, 3, 300},
+        {"paper/figure-6.1", 0, 1, 5, 5},
+        {"paper/table-6.1", 0, 100, 20, 2000},
+        {"paper/figure-6.2", 0, 100, 3, 300},
+        {"paper/figure-6.2-full-window", 0, 100, 3, 300},
+        {"demo/figure-3.2", 0, 100, 18, 1800},
+        {"demo/figure-4.1", 0, 200, 5, 1000},
+        {"demo/figure-6.1", 0, 1, 5, 5},
+        {"demo/table-6.1", 0, 100, 20, 2000},
+        {"demo/figure-6.2", 0, 100, 3, 300},
+        {"demo/figure-6.2-full-window", 0, 100, 3, 300},
+        {"demo/selection", 0, 100, 63, 6300},
+        {"demo/jamba-figure-3.2", 0, 100, 18, 1800},
+        {"demo/jamba-figure-3.2", 1, 100, 1, 100},
+        {"demo/jamba-figure-4.1", 0, 200, 5, 1000},
+        {"demo/jamba-table-6.1", 0, 100, 20, 2000},
+        {"demo/two-needles", 0, 90, 18, 1620},
+        {"demo/two-needles", 1, 90, 1, 90},
     };
     for (size_t i = 0; i < sizeof studies / sizeof *studies; i++) {
         char path[512];
         snprintf(path, sizeof path, CT_SOURCE_DIR "/studies/%s.yaml", studies[i].name);
         assert_ok(ct_study_open(path, &s, &err));
-        assert_ok(ct_grid_new(s, 0, &g, &err));
+        assert_ok(ct_grid_new(s, studies[i].model, &g, &err));
         assert_int_equal(g.n_points, studies[i].points);
         assert_int_equal(g.n_versions, studies[i].versions);
         assert_int_equal(g.n_cells, studies[i].cells);
         ct_grid_clear(&g);
         ct_study_close(s);
     }
+    /* Full-window differs from `reference` in one option; each model has its own template. */
+    assert_ok(ct_study_open(CT_SOURCE_DIR "/studies/paper/figure-6.2-full-window.yaml", &s, &err));
+    assert_string_equal(s->semantics, "reference");
+    assert_int_equal(s->n_options, 1);
+    ct_study_close(s);
+    assert_ok(ct_study_open(CT_SOURCE_DIR "/studies/paper/figure-3.2.yaml", &s, &err));
+    assert_int_equal(s->models[1].template_kind, CT_NIAH_BASE);
+    assert_int_equal(s->models[2].template_kind, CT_NIAH_INSTRUCT);
+    ct_study_close(s);
     assert_fails(ct_study_open("/no/such/study.yaml", &s, &err), CT_ERR_NOT_FOUND,
                  "/no/such/study.yaml");
 }
