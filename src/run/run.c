@@ -167,7 +167,7 @@ static ct_status make_plan(ct_work *work, const todo *left, ct_plan *plan, ct_er
         .sequence_bytes = info->state_bytes_fixed + info->vocab * (int64_t)sizeof(float),
         .block_bytes = info->state_bytes_per_block,
         .window = full || info->window <= 0 ? -1 : info->window - 1,
-        .step_tokens = CT_PREFILL_STEP,
+        .step_tokens = ct_model_step_tokens(work->model),
         .rows = work->options->alone ? 1 : DECODE_ROWS,
         .begins_anew = work->semantics.kv_cache_off,
     };
@@ -330,13 +330,16 @@ static ct_status check_chosen(const execution *e, ct_err *err)
                    e->study->path);
 }
 
-/* Finds what would make all cells of a model fail, before the first cell of any model is run. */
+/* Finds what would make all cells of a model fail, before the first cell of any model is run. On the
+ * CPU, whose models are mapped files: another device would take in all weights for it. */
 static ct_status check_models(const execution *e, ct_err *err)
 {
     ct_status st = CT_OK;
+    ct_run_options options = *e->options;
+    options.device = NULL;
     for (size_t m = 0; e->study->n_models > 1 && m < e->study->n_models && st == CT_OK; m++) {
         if (!is_chosen(e, m)) continue;
-        ct_work work = {.study = e->study, .at = m, .options = e->options};
+        ct_work work = {.study = e->study, .at = m, .options = &options};
         st = ct_work_open(&work, err);
         ct_work_clear(&work);
     }
