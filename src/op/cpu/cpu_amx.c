@@ -26,10 +26,10 @@ enum {
     DEPTH = 1024,      /* k of a pass: 32 rows of w take 64 KiB of the second-level cache */
     MAX_TOKENS = 512,  /* of a task, fewer where K is long: */
     X_BYTES = 3 << 19, /* its part of x stays in second-level cache while all panels pass by */
-    AHEAD_TOKENS = 64, /* up to so many the rows of w come in order and fast enough by themselves */
     THREAD_BYTES = PANEL * DEPTH * 2 + PANEL * MAX_TOKENS * 4,
 };
 _Static_assert((int)THREAD_BYTES <= (int)CT_PACKED_FLOATS * 4, "scratch of a product's thread");
+_Static_assert(2 * PANEL * MAX_TOKENS * 4 <= (int)THREAD_BYTES, "sums of the gated feed-forward");
 
 bool ct_amx_usable(void)
 {
@@ -82,17 +82,19 @@ static inline vf load_pairs(const void *data, ct_dtype dtype, int64_t at, int64_
     return round_pairs(low, high);
 }
 
-/* Rows [row, row + 16) of data [rows, cols], k from `begin` to `end`, as every second of `tiles`;
- * zeros for rows that are not there. `pairs`: pair by pair instead of row by row. */
+/* 16 rows of data [rows, cols] from `row` on, `apart` from each other, k from `begin` to `end`, as every
+ * second of `tiles`; zeros for rows that are not there. `pairs`: pair by pair instead of row by row. */
 static inline void pack_tiles(uint16_t *tiles, const void *data, ct_dtype dtype, int64_t rows,
-                              int64_t cols, int64_t row, int64_t begin, int64_t end, bool pairs)
+                              int64_t cols, int64_t row, int64_t apart, int64_t begin, int64_t end,
+                              bool pairs)
 {
     for (int64_t k = begin; k < end; k += STEP, tiles += 2 * TILE_WORDS) {
         vf r[TILE];
         CT_UNROLL
         for (int i = 0; i < TILE; i++) {
             r[i] = v_set1(0);
-            if (row + i < rows) r[i] = load_pairs(data, dtype, (row + i) * cols, k, end);
+            if (row + i * apart < rows)
+                r[i] = load_pairs(data, dtype, (row + i * apart) * cols, k, end);
         }
         if (pairs) v_transpose(r);
         CT_UNROLL
@@ -115,39 +117,10 @@ static operand packed_operand(const uint16_t *tiles)
     return (operand){{base, base + TILE_BYTES}, 2 * TILE_BYTES, ROW_BYTES};
 }
 
-/* Rows that the thread will need next, fetched from memory line by line while it computes. */
-typedef struct ahead {
-    const char *base;
-    int64_t row_bytes, rows, row, at; /* the next line is at base + row * row_bytes + at */
-    int64_t per_step;                 /* lines for each step of 32 k */
-} ahead;
-
-static inline void fetch_ahead(ahead *next)
-{
-    for (int64_t i = 0; i < next->per_step && next->row < next->rows; i++) {
-        _mm_prefetch(next->base + next->row * next->row_bytes + next->at, _MM_HINT_T1);
-        next->at += 64;
-        if (next->at >= next->row_bytes) next->at = 0, next->row++;
-    }
-}
-
-/* `rows` rows from base on, to be spread over a task of `count` tokens and `cols` of k. */
-static ahead ahead_of(const char *base, int64_t rows, int64_t row_bytes, int64_t cols,
-                      int64_t count)
-{
-    int64_t lines = rows * ((row_bytes + 63) / 64);
-    int64_t pairs = count > PANEL ? (count + PANEL - 1) / PANEL : 1;
-    int64_t steps = (cols + STEP - 1) / STEP * pairs;
-    return (ahead){.base = base,
-                   .row_bytes = row_bytes,
-                   .rows = rows,
-                   .per_step = lines > 0 && count > AHEAD_TOKENS ? (lines + steps - 1) / steps : 0};
-}
-
 /* The sums of 32 rows of a with 16 or 32 of b: sum[half of b][half of a] are tiles [16 of a, 16 of
  * b]. `resume`: the chains go on from what sum holds. */
 static void multiply(float *sum, const operand *a, const operand *b, int64_t b_rows, int64_t steps,
-                     bool resume, ahead *next)
+                     bool resume)
 {
     if (resume) {
         _tile_loadd(0, sum, 64);
@@ -163,7 +136,6 @@ static void multiply(float *sum, const operand *a, const operand *b, int64_t b_r
             _tile_loadd(5, a->half[1] + s * a->per_step, a->stride);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 5, 6);
-            fetch_ahead(next);
         }
     } else {
         if (resume) {
@@ -182,13 +154,46 @@ static void multiply(float *sum, const operand *a, const operand *b, int64_t b_r
             _tile_dpbf16ps(1, 5, 6);
             _tile_dpbf16ps(2, 4, 7);
             _tile_dpbf16ps(3, 5, 7);
-            fetch_ahead(next);
         }
         _tile_stored(2, sum + 2 * SUM, 64);
         _tile_stored(3, sum + 3 * SUM, 64);
     }
     _tile_stored(0, sum, 64);
     _tile_stored(1, sum + SUM, 64);
+    stores_done();
+}
+
+/* The same, one tile of a after the other. So rows of w come from memory fastest: the processor fetches
+ * a page ahead where it is read in order, and two rows of w that are read side by side may share one. */
+static void multiply_from_memory(float *sum, const operand *a, const operand *b, int64_t b_rows,
+                                 int64_t steps, bool resume)
+{
+    for (int half = 0; half < 2; half++, sum += SUM) {
+        const char *rows = a->half[half];
+        if (resume) {
+            _tile_loadd(0, sum, 64);
+            _tile_loadd(2, sum + 2 * SUM, 64);
+        } else {
+            _tile_zero(0);
+            _tile_zero(2);
+        }
+        if (b_rows <= TILE)
+            for (int64_t s = 0; s < steps; s++) {
+                _tile_loadd(4, rows + s * a->per_step, a->stride);
+                _tile_loadd(6, b->half[0] + s * b->per_step, b->stride);
+                _tile_dpbf16ps(0, 4, 6);
+            }
+        else
+            for (int64_t s = 0; s < steps; s++) {
+                _tile_loadd(4, rows + s * a->per_step, a->stride);
+                _tile_loadd(6, b->half[0] + s * b->per_step, b->stride);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(7, b->half[1] + s * b->per_step, b->stride);
+                _tile_dpbf16ps(2, 4, 7);
+            }
+        _tile_stored(0, sum, 64);
+        _tile_stored(2, sum + 2 * SUM, 64);
+    }
     stores_done();
 }
 
@@ -214,7 +219,7 @@ static void pack_tokens(const packed *to, const float *x, int64_t cols)
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < (to->tokens + TILE - 1) / TILE; i++)
         pack_tiles(to->tiles + i / 2 * to->per_pair + i % 2 * TILE_WORDS, x, CT_F32, to->tokens,
-                   cols, i * TILE, 0, cols, true);
+                   cols, i * TILE, 1, 0, cols, true);
 }
 
 /* Tokens of a task: their part of x stays in second-level cache while the panels pass by. */
@@ -235,13 +240,14 @@ typedef struct product {
     packed x;
 } product;
 
-/* y[token][row ...] = the transposed sum tile + bias + old. */
+/* y[token][row ...] = the transposed sums + bias + old. `sum` holds even rows of w in one tile, odd ones
+ * in the next. */
 static void put_tile(float *y, int64_t width, const float *sum, const float *bias, bool accumulate,
                      int64_t tokens, int64_t rows)
 {
     vf r[TILE];
     CT_UNROLL
-    for (int i = 0; i < TILE; i++) r[i] = v_load(sum + i * TILE);
+    for (int i = 0; i < TILE; i++) r[i] = v_load(sum + i % 2 * SUM + i / 2 * TILE);
     v_transpose(r);
     CT_UNROLL
     for (int t = 0; t < TILE; t++)
@@ -259,12 +265,12 @@ static void put_sums(const product *p, const float *sum, int64_t row, int64_t to
     const ct_matrix *w = p->w;
     for (int64_t t = 0; t < PANEL && token + t < p->x.tokens; t += TILE)
         for (int64_t n = 0; n < PANEL && row + n < w->rows; n += TILE)
-            put_tile(p->y + (token + t) * w->rows + row + n, w->rows, sum + (t * 2 + n) * TILE,
+            put_tile(p->y + (token + t) * w->rows + row + n, w->rows, sum + t * PANEL + n / 2 * TILE,
                      p->bias ? p->bias + row + n : NULL, p->accumulate,
                      min_i64(TILE, p->x.tokens - token - t), min_i64(TILE, w->rows - row - n));
 }
 
-/* Rows [row, row + 32) of w with tokens [token, token + count). */
+/* Rows [row, row + 32) of w, the even ones and the odd ones, with tokens [token, token + count). */
 static void product_task(const product *p, int64_t row, int64_t token, int64_t count, char *room)
 {
     const ct_matrix *w = p->w;
@@ -273,25 +279,24 @@ static void product_task(const product *p, int64_t row, int64_t token, int64_t c
     int64_t row_bytes = w->cols * (int64_t)ct_dtype_bytes(w->dtype);
     const char *first = (const char *)w->data + row * row_bytes;
     bool in_place = w->dtype == CT_BF16 && row + PANEL <= w->rows && w->cols % STEP == 0;
-    ahead next = ahead_of(first + PANEL * row_bytes, min_i64(PANEL, w->rows - row - PANEL),
-                          row_bytes, w->cols, count);
 
     for (int64_t k = 0; k < w->cols; k += DEPTH) {
         int64_t end = min_i64(w->cols, k + DEPTH), steps = (end - k + STEP - 1) / STEP;
         operand of_w = packed_operand(tiles);
         if (in_place) {
-            of_w =
-                (operand){{first + k * 2, first + TILE * row_bytes + k * 2}, ROW_BYTES, row_bytes};
+            of_w = (operand){
+                {first + k * 2, first + row_bytes + k * 2}, ROW_BYTES, 2 * row_bytes};
         } else {
             for (int half = 0; half < 2; half++)
                 pack_tiles(tiles + half * TILE_WORDS, w->data, w->dtype, w->rows, w->cols,
-                           row + half * TILE, k, end, false);
+                           row + half, 2, k, end, false);
             stores_done();
         }
         for (int64_t t = 0; t < count; t += PANEL) {
             float *sum = sums + (w->cols > DEPTH ? t * PANEL : 0);
             operand of_x = packed_at(&p->x, token + t, k);
-            multiply(sum, &of_w, &of_x, count - t, steps, k > 0, &next);
+            if (t == 0) multiply_from_memory(sum, &of_w, &of_x, count, steps, k > 0);
+            else multiply(sum, &of_w, &of_x, count - t, steps, k > 0);
             if (end == w->cols) put_sums(p, sum, row, token + t);
         }
     }
@@ -368,47 +373,50 @@ static inline __m512i pair_order(void)
     return _mm512_loadu_si512(order);
 }
 
-/* From the sums of 16 rows of gate and up with 32 tokens: hidden units [row, row + 16), rounded, as
- * tile rows of pairs. Rows of the sums are hidden units already, so nothing is transposed. */
+/* From the sums of gate and up with 32 tokens: hidden units [row, row + 32), rounded, as tile rows of
+ * pairs. `sum`: two tiles of gate's even rows and of up's for each half of the tokens, then the odd
+ * ones. Rows of the sums are hidden units already, so nothing is transposed. */
 static void put_hidden(const gated *g, const float *sum, int64_t row, int64_t token)
 {
     __m512i side_by_side = pair_order();
-    uint16_t *tiles = g->hidden.tiles + token / PANEL * g->hidden.per_pair +
-                      row / STEP * 2 * TILE_WORDS + row % STEP * TILE;
+    uint16_t *tiles =
+        g->hidden.tiles + token / PANEL * g->hidden.per_pair + row / STEP * 2 * TILE_WORDS;
     for (int half = 0; half < 2 && token + half * TILE < g->x.tokens; half++, sum += 2 * SUM)
-        for (int i = 0; i < TILE; i += 2) {
+        for (int i = 0; i < TILE; i++) {
             vf h[2];
-            for (int j = 0; j < 2; j++) {
-                vf gate = v_load(sum + (i + j) * TILE), up = v_load(sum + SUM + (i + j) * TILE);
-                if (g->mlp->gate_bias) gate = gate + g->mlp->gate_bias[row + i + j];
-                if (g->mlp->up_bias) up = up + g->mlp->up_bias[row + i + j];
-                h[j] = (g->mlp->activation == CT_SILU ? v_silu(gate) : v_gelu(gate)) * up;
+            for (int odd = 0; odd < 2; odd++) {
+                const float *at = sum + odd * 4 * SUM + i * TILE;
+                vf gate = v_load(at), up = v_load(at + SUM);
+                if (g->mlp->gate_bias) gate = gate + g->mlp->gate_bias[row + 2 * i + odd];
+                if (g->mlp->up_bias) up = up + g->mlp->up_bias[row + 2 * i + odd];
+                h[odd] = (g->mlp->activation == CT_SILU ? v_silu(gate) : v_gelu(gate)) * up;
             }
             __m512i v = (__m512i)round_pairs(h[0], h[1]);
-            _mm512_storeu_si512(tiles + half * TILE_WORDS + i * TILE,
+            _mm512_storeu_si512(tiles + half * TILE_WORDS + i * STEP,
                                 _mm512_permutexvar_epi16(side_by_side, v));
         }
 }
 
-/* Hidden units [row, row + 16) of tokens [token, token + count). */
+/* Hidden units [row, row + 32) of tokens [token, token + count). */
 static void gated_task(const gated *g, int64_t row, int64_t token, int64_t count, char *room)
 {
     const ct_matrix *gate = &g->mlp->gate, *up = &g->mlp->up;
-    float *sums = (float *)(void *)(room + PANEL * DEPTH * 2);
+    float *sums = (float *)(void *)room;
     int64_t row_bytes = gate->cols * 2;
     const char *first[2] = {(const char *)gate->data + row * row_bytes,
                             (const char *)up->data + row * row_bytes};
-    int64_t left = min_i64(TILE, gate->rows - row - TILE);
-    ahead next[2] = {ahead_of(first[0] + TILE * row_bytes, left, row_bytes, gate->cols, count / 2),
-                     ahead_of(first[1] + TILE * row_bytes, left, row_bytes, gate->cols, count / 2)};
     for (int64_t k = 0; k < gate->cols; k += DEPTH) {
-        int64_t end = min_i64(gate->cols, k + DEPTH);
-        operand of_w = {{first[0] + k * 2, first[1] + k * 2}, ROW_BYTES, row_bytes};
+        int64_t end = min_i64(gate->cols, k + DEPTH), steps = (end - k) / STEP;
         for (int64_t t = 0; t < count; t += PANEL) {
-            float *sum = sums + (gate->cols > DEPTH ? t * PANEL : 0);
+            float *sum = sums + (gate->cols > DEPTH ? t * 2 * PANEL : 0);
             operand of_x = packed_at(&g->x, token + t, k);
-            multiply(sum, &of_w, &of_x, count - t, (end - k) / STEP, k > 0,
-                     &next[next[0].row >= next[0].rows]);
+            for (int64_t odd = 0; odd < 2; odd++) {
+                int64_t at = odd * row_bytes + k * 2;
+                operand of_w = {{first[0] + at, first[1] + at}, ROW_BYTES, 2 * row_bytes};
+                if (t == 0)
+                    multiply_from_memory(sum + odd * 4 * SUM, &of_w, &of_x, count, steps, k > 0);
+                else multiply(sum + odd * 4 * SUM, &of_w, &of_x, count - t, steps, k > 0);
+            }
             if (end == gate->cols) put_hidden(g, sum, row, token + t);
         }
     }
@@ -432,7 +440,7 @@ ct_status ct_amx_gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tok
                {use.x_tiles, tokens, pair_words(gate->cols)},
                {(uint16_t *)(void *)hidden, tokens, pair_words(down->cols)}};
     product p = {y, down, mlp->down_bias, true, g.hidden};
-    int64_t panels = gate->rows / TILE;
+    int64_t panels = gate->rows / PANEL;
     int64_t count = task_tokens(tokens, panels, gate->cols, use.threads);
 #pragma omp parallel num_threads(use.threads) if (use.threads > 1)
     {
@@ -441,7 +449,7 @@ ct_status ct_amx_gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tok
         for (int64_t token = 0; token < tokens; token += count)
 #pragma omp for schedule(static) nowait
             for (int64_t panel = 0; panel < panels; panel++)
-                gated_task(&g, panel * TILE, token, min_i64(count, tokens - token),
+                gated_task(&g, panel * PANEL, token, min_i64(count, tokens - token),
                            use.rooms + omp_get_thread_num() * THREAD_BYTES);
 #pragma omp barrier
         run_product(&p, use.threads, use.rooms);
