@@ -33,7 +33,8 @@ static void weights_of_head(float *before, float *after, const ct_weights_args *
     const float *q = args->q + head * dim;
     float max = -INFINITY;
     for (int64_t s = begin; s < end; s++) {
-        const float *k = row->k[s / CT_KV_BLOCK] + s % CT_KV_BLOCK * stride + kv_head * dim;
+        const float *k = (const float *)row->k[s / CT_KV_BLOCK] + args->k_offset +
+                         s % CT_KV_BLOCK * stride + kv_head * dim;
         before[s] = dot(q, k, dim) * args->scale;
         max = before[s] > max ? before[s] : max;
     }
@@ -54,8 +55,10 @@ static void weights_of_head(float *before, float *after, const ct_weights_args *
     if (row->edit != CT_WEIGHTS_KEEP) ct_ref_edit_weights(after, before, row, begin, end);
 }
 
-static void attention_weights(float *before, float *after, const ct_weights_args *args)
+static void attention_weights(ct_op_ctx *ctx, float *before, float *after,
+                              const ct_weights_args *args)
 {
+    (void)ctx;
     int64_t window = args->row->window, p = args->position;
     int64_t begin = window < 0 || window > p ? 0 : p - window;
 #pragma omp parallel for schedule(static) if (args->heads * (p + 1 - begin) * args->head_dim >=    \

@@ -8,11 +8,13 @@
 #include "base/err.h"
 #include "op/ref/ref.h"
 
-void ct_ref_rope(float *x, int64_t heads, int64_t head_dim, int64_t rotary, float theta,
-                 const ct_seg *segs, int64_t n_segs)
+void ct_ref_rope(ct_op_ctx *ctx, float *x, int64_t heads, int64_t head_dim, int64_t rotary,
+                 float theta, const ct_batch *batch)
 {
+    (void)ctx;
+    const ct_seg *segs = batch->segs;
     int64_t half = rotary / 2;
-    for (int64_t s = 0; s < n_segs; s++)
+    for (int64_t s = 0; s < batch->n_segs; s++)
         for (int64_t t = 0; t < segs[s].count; t++)
             for (int64_t j = 0; j < half; j++) {
                 double angle = (double)(segs[s].position + t) *
@@ -35,16 +37,17 @@ typedef struct query {
     int64_t kv_head, begin, end; /* visible positions begin .. end-1 */
 } query;
 
-static const float *kv_at(const query *at, const float *const *blocks, int64_t position)
+static const float *kv_at(const query *at, const void *const *blocks, int64_t offset,
+                          int64_t position)
 {
     const ct_attn_args *args = at->args;
-    return blocks[position / CT_KV_BLOCK] +
+    return (const float *)blocks[position / CT_KV_BLOCK] + offset +
            (position % CT_KV_BLOCK * args->kv_heads + at->kv_head) * args->head_dim;
 }
 
 static double score(const query *at, int64_t position)
 {
-    const float *k = kv_at(at, at->row->k, position);
+    const float *k = kv_at(at, at->row->k, at->args->k_offset, position);
     double sum = 0;
     for (int64_t d = 0; d < at->args->head_dim; d++) sum += (double)at->q[d] * (double)k[d];
     return sum * (double)at->args->scale;
@@ -97,7 +100,7 @@ static void attend(const query *at, double *acc, float *out, float *entropy_bits
     for (int64_t d = 0; d < dim; d++) acc[d] = 0;
     for (int64_t s = at->begin; s < at->end; s++) {
         double weight = edited(row, s, exp(score(at, s) - max) / sum, mean);
-        const float *v = kv_at(at, row->v, s);
+        const float *v = kv_at(at, row->v, at->args->v_offset, s);
         for (int64_t d = 0; d < dim; d++) acc[d] += weight * (double)v[d];
     }
     for (int64_t d = 0; d < dim; d++) out[d] = (float)acc[d];
@@ -144,11 +147,15 @@ void ct_ref_edit_weights(float *after, const float *before, const ct_attn_row *r
     for (int64_t s = begin; s < end; s++) after[s] = (float)edited(row, s, (double)before[s], mean);
 }
 
-void ct_ref_attention_weights(float *before, float *after, const ct_weights_args *args)
+void ct_ref_attention_weights(ct_op_ctx *ctx, float *before, float *after,
+                              const ct_weights_args *args)
 {
+    (void)ctx;
     const ct_attn_row *row = args->row;
-    const ct_attn_args shape = {
-        .kv_heads = args->kv_heads, .head_dim = args->head_dim, .scale = args->scale};
+    const ct_attn_args shape = {.kv_heads = args->kv_heads,
+                                .head_dim = args->head_dim,
+                                .scale = args->scale,
+                                .k_offset = args->k_offset};
     int64_t p = args->position, begin = row->window < 0 || row->window > p ? 0 : p - row->window;
     for (int64_t h = 0; h < args->heads; h++) {
         float *to = before + h * args->keys, *edit = after + h * args->keys;
