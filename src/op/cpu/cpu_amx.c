@@ -266,9 +266,10 @@ static void put_sums(const product *p, const float *sum, int64_t row, int64_t to
     const ct_matrix *w = p->w;
     for (int64_t t = 0; t < PANEL && token + t < p->x.tokens; t += TILE)
         for (int64_t n = 0; n < PANEL && row + n < w->rows; n += TILE)
-            put_tile(p->y + (token + t) * w->rows + row + n, w->rows, sum + t * PANEL + n / 2 * TILE,
-                     p->bias ? p->bias + row + n : NULL, p->accumulate,
-                     min_i64(TILE, p->x.tokens - token - t), min_i64(TILE, w->rows - row - n));
+            put_tile(p->y + (token + t) * w->rows + row + n, w->rows,
+                     sum + t * PANEL + n / 2 * TILE, p->bias ? p->bias + row + n : NULL,
+                     p->accumulate, min_i64(TILE, p->x.tokens - token - t),
+                     min_i64(TILE, w->rows - row - n));
 }
 
 /* Rows [row, row + 32) of w, the even ones and the odd ones, with tokens [token, token + count). */
@@ -285,8 +286,7 @@ static void product_task(const product *p, int64_t row, int64_t token, int64_t c
         int64_t end = min_i64(w->cols, k + DEPTH), steps = (end - k + STEP - 1) / STEP;
         operand of_w = packed_operand(tiles);
         if (in_place) {
-            of_w = (operand){
-                {first + k * 2, first + row_bytes + k * 2}, ROW_BYTES, 2 * row_bytes};
+            of_w = (operand){{first + k * 2, first + row_bytes + k * 2}, ROW_BYTES, 2 * row_bytes};
         } else {
             for (int half = 0; half < 2; half++)
                 pack_tiles(tiles + half * TILE_WORDS, w->data, w->dtype, w->rows, w->cols,

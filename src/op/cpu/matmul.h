@@ -157,8 +157,7 @@ CT_INLINE void add_few(int M, ct_dtype dtype, vf acc[CT_FEW], const float *x, co
                 int64_t j = i * per_word + part;
                 if (j >= count) break;
                 vf column = r[i];
-                if (dtype == CT_BF16)
-                    column = part ? (vf)((vi)r[i] & high) : (vf)((vu)r[i] << 16);
+                if (dtype == CT_BF16) column = part ? (vf)((vi)r[i] & high) : (vf)((vu)r[i] << 16);
                 CT_UNROLL
                 for (int m = 0; m < M; m++)
                     acc[m] = v_fma(v_set1(x[m * w->cols + k + j]), column, acc[m]);
@@ -229,7 +228,8 @@ static ct_status matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
     float *tiles = ctx->scratch, *panels = tiles + packed;
     if (tokens * w->cols * w->rows < CT_PARALLEL_PRODUCTS) threads = 1;
     if (tokens <= CT_FEW && !bf16 && w->dtype != CT_F16) {
-        product all = {.y = y, .x = x, .bias = bias, .w = w, .accumulate = accumulate, .rows = tokens};
+        product all = {
+            .y = y, .x = x, .bias = bias, .w = w, .accumulate = accumulate, .rows = tokens};
         few_matmul(&all, threads);
         return CT_OK;
     }
@@ -269,6 +269,28 @@ static ct_status matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
     return CT_OK;
 }
 
+/* out[m, j] = bias + sum_i in[m, i] w[b, i, j] for block b; rows of out and in are so far apart. */
+CT_INLINE void block_product(float *out, int64_t out_stride, const float *in, int64_t in_stride,
+                             int64_t rows, const ct_matrix *w, int64_t b, const float *bias)
+{
+    int64_t n = w->cols, whole = n / VL * VL;
+    const void *wb = (const char *)w->data + (size_t)(b * n * n) * ct_dtype_bytes(w->dtype);
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t j = 0; j < n; j++) out[m * out_stride + j] = bias ? bias[b * n + j] : 0;
+    if (w->dtype == CT_F32)
+        gemm(rows, whole, n, in, in_stride, wb, CT_F32, n, out, out_stride, GEMM_CONTINUE);
+    else if (w->dtype == CT_BF16)
+        gemm(rows, whole, n, in, in_stride, wb, CT_BF16, n, out, out_stride, GEMM_CONTINUE);
+    else gemm(rows, whole, n, in, in_stride, wb, CT_F16, n, out, out_stride, GEMM_CONTINUE);
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t j = whole; j < n; j++) { /* no whole vector left */
+            float sum = out[m * out_stride + j];
+            for (int64_t i = 0; i < n; i++)
+                sum += in[m * in_stride + i] * ct_dtype_get(wb, w->dtype, i * n + j);
+            out[m * out_stride + j] = sum;
+        }
+}
+
 /* y[t, b n + j] = bias + sum_i x[t, b n + i] w[b, i, j], in f32 whatever ctx->compute is. */
 static ct_status block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                               const ct_matrix *w, int64_t blocks, const float *bias, ct_err *err)
@@ -276,28 +298,12 @@ static ct_status block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t 
     (void)ctx;
     (void)err;
     enum { ROWS = 48 };
-    int64_t n = w->cols, whole = n / VL * VL, width = blocks * n;
-    int64_t parts = (tokens + ROWS - 1) / ROWS;
+    int64_t n = w->cols, width = blocks * n, parts = (tokens + ROWS - 1) / ROWS;
 #pragma omp parallel for schedule(static) if (tokens * n * width >= CT_PARALLEL_PRODUCTS)
     for (int64_t task = 0; task < parts * blocks; task++) {
-        int64_t b = task % blocks, t = task / blocks * ROWS, rows = min_i64(ROWS, tokens - t);
-        float *out = y + t * width + b * n;
-        const float *in = x + t * width + b * n;
-        const void *wb = (const char *)w->data + (size_t)(b * n * n) * ct_dtype_bytes(w->dtype);
-        for (int64_t m = 0; m < rows; m++)
-            for (int64_t j = 0; j < n; j++) out[m * width + j] = bias ? bias[b * n + j] : 0;
-        if (w->dtype == CT_F32)
-            gemm(rows, whole, n, in, width, wb, CT_F32, n, out, width, GEMM_CONTINUE);
-        else if (w->dtype == CT_BF16)
-            gemm(rows, whole, n, in, width, wb, CT_BF16, n, out, width, GEMM_CONTINUE);
-        else gemm(rows, whole, n, in, width, wb, CT_F16, n, out, width, GEMM_CONTINUE);
-        for (int64_t m = 0; m < rows; m++)
-            for (int64_t j = whole; j < n; j++) { /* no whole vector left */
-                float sum = out[m * width + j];
-                for (int64_t i = 0; i < n; i++)
-                    sum += in[m * width + i] * ct_dtype_get(wb, w->dtype, i * n + j);
-                out[m * width + j] = sum;
-            }
+        int64_t b = task % blocks, t = task / blocks * ROWS;
+        block_product(y + t * width + b * n, width, x + t * width + b * n, width,
+                      min_i64(ROWS, tokens - t), w, b, bias);
     }
     return CT_OK;
 }
