@@ -27,6 +27,7 @@ enum {
     DEPTH = 1024,      /* k of a pass: 32 rows of w take 64 KiB of the second-level cache */
     MAX_TOKENS = 512,  /* of a task, fewer where K is long: */
     X_BYTES = 3 << 19, /* its part of x stays in second-level cache while all panels pass by */
+    FEW_TOKENS = 64,   /* up to so many, rows of w come from memory in an order of their own */
     THREAD_BYTES = PANEL * DEPTH * 2 + PANEL * MAX_TOKENS * 4,
 };
 _Static_assert((int)THREAD_BYTES <= (int)CT_PACKED_FLOATS * 4, "scratch of a product's thread");
@@ -118,10 +119,39 @@ static operand packed_operand(const uint16_t *tiles)
     return (operand){{base, base + TILE_BYTES}, 2 * TILE_BYTES, ROW_BYTES};
 }
 
+/* Rows that the thread will need next, fetched from memory line by line while it computes. */
+typedef struct ahead {
+    const char *base;
+    int64_t row_bytes, rows, row, at; /* the next line is at base + row * row_bytes + at */
+    int64_t per_step;                 /* lines for each step of 32 k */
+} ahead;
+
+static inline void fetch_ahead(ahead *next)
+{
+    for (int64_t i = 0; i < next->per_step && next->row < next->rows; i++) {
+        _mm_prefetch(next->base + next->row * next->row_bytes + next->at, _MM_HINT_T1);
+        next->at += 64;
+        if (next->at >= next->row_bytes) next->at = 0, next->row++;
+    }
+}
+
+/* `rows` rows from base on, to be spread over a task of `count` tokens and `cols` of k. */
+static ahead ahead_of(const char *base, int64_t rows, int64_t row_bytes, int64_t cols,
+                      int64_t count)
+{
+    int64_t lines = rows * ((row_bytes + 63) / 64);
+    int64_t pairs = count > PANEL ? (count + PANEL - 1) / PANEL : 1;
+    int64_t steps = (cols + STEP - 1) / STEP * pairs;
+    return (ahead){.base = base,
+                   .row_bytes = row_bytes,
+                   .rows = rows,
+                   .per_step = lines > 0 && count > FEW_TOKENS ? (lines + steps - 1) / steps : 0};
+}
+
 /* The sums of 32 rows of a with 16 or 32 of b: sum[half of b][half of a] are tiles [16 of a, 16 of
  * b]. `resume`: the chains go on from what sum holds. */
 static void multiply(float *sum, const operand *a, const operand *b, int64_t b_rows, int64_t steps,
-                     bool resume)
+                     bool resume, ahead *next)
 {
     if (resume) {
         _tile_loadd(0, sum, 64);
@@ -137,6 +167,7 @@ static void multiply(float *sum, const operand *a, const operand *b, int64_t b_r
             _tile_loadd(5, a->half[1] + s * a->per_step, a->stride);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 5, 6);
+            fetch_ahead(next);
         }
     } else {
         if (resume) {
@@ -155,6 +186,7 @@ static void multiply(float *sum, const operand *a, const operand *b, int64_t b_r
             _tile_dpbf16ps(1, 5, 6);
             _tile_dpbf16ps(2, 4, 7);
             _tile_dpbf16ps(3, 5, 7);
+            fetch_ahead(next);
         }
         _tile_stored(2, sum + 2 * SUM, 64);
         _tile_stored(3, sum + 3 * SUM, 64);
@@ -164,7 +196,20 @@ static void multiply(float *sum, const operand *a, const operand *b, int64_t b_r
     stores_done();
 }
 
-/* The same, one tile of a after the other. So rows of w come from memory fastest: the processor fetches
+/* Whether 32 rows of w are dealt to two tiles as even and odd ones, not as 16 and 16: for few tokens,
+ * whose time is that of reading w, see multiply_from_memory. */
+static bool alternate(int64_t count)
+{
+    return count <= FEW_TOKENS;
+}
+
+/* Where the sums of row i of 32 are; those of the second tile are `tile` floats behind the first's. */
+static inline int64_t sums_of(int64_t i, bool alternates, int64_t tile)
+{
+    return alternates ? i % 2 * tile + i / 2 * TILE : i / TILE * tile + i % TILE * TILE;
+}
+
+/* multiply, one tile of a after the other. So rows of w come from memory fastest: the processor fetches
  * a page ahead where it is read in order, and two rows of w that are read side by side may share one. */
 static void multiply_from_memory(float *sum, const operand *a, const operand *b, int64_t b_rows,
                                  int64_t steps, bool resume)
@@ -241,14 +286,14 @@ typedef struct product {
     packed x;
 } product;
 
-/* y[token][row ...] = the transposed sums + bias + old. `sum` holds even rows of w in one tile, odd ones
- * in the next. */
-static void put_tile(float *y, int64_t width, const float *sum, const float *bias, bool accumulate,
-                     int64_t tokens, int64_t rows)
+/* y[token][row ...] = the transposed sums of 16 rows of w + bias + old. */
+static void put_tile(float *y, int64_t width, const float *sum, bool alternates, const float *bias,
+                     bool accumulate, int64_t tokens, int64_t rows)
 {
     vf r[TILE];
     CT_UNROLL
-    for (int i = 0; i < TILE; i++) r[i] = v_load(sum + i % 2 * SUM + i / 2 * TILE);
+    for (int i = 0; i < TILE; i++)
+        r[i] = v_load(sum + (alternates ? i % 2 * SUM + i / 2 * TILE : i * TILE));
     v_transpose(r);
     CT_UNROLL
     for (int t = 0; t < TILE; t++)
@@ -261,18 +306,19 @@ static void put_tile(float *y, int64_t width, const float *sum, const float *bia
 }
 
 /* The 32 x 32 sums of rows [row, row + 32) and tokens [token, token + 32) to y. */
-static void put_sums(const product *p, const float *sum, int64_t row, int64_t token)
+static void put_sums(const product *p, const float *sum, bool alternates, int64_t row,
+                     int64_t token)
 {
     const ct_matrix *w = p->w;
     for (int64_t t = 0; t < PANEL && token + t < p->x.tokens; t += TILE)
         for (int64_t n = 0; n < PANEL && row + n < w->rows; n += TILE)
             put_tile(p->y + (token + t) * w->rows + row + n, w->rows,
-                     sum + t * PANEL + n / 2 * TILE, p->bias ? p->bias + row + n : NULL,
-                     p->accumulate, min_i64(TILE, p->x.tokens - token - t),
-                     min_i64(TILE, w->rows - row - n));
+                     sum + t * PANEL + sums_of(n, alternates, SUM), alternates,
+                     p->bias ? p->bias + row + n : NULL, p->accumulate,
+                     min_i64(TILE, p->x.tokens - token - t), min_i64(TILE, w->rows - row - n));
 }
 
-/* Rows [row, row + 32) of w, the even ones and the odd ones, with tokens [token, token + count). */
+/* Rows [row, row + 32) of w with tokens [token, token + count). */
 static void product_task(const product *p, int64_t row, int64_t token, int64_t count, char *room)
 {
     const ct_matrix *w = p->w;
@@ -281,24 +327,29 @@ static void product_task(const product *p, int64_t row, int64_t token, int64_t c
     int64_t row_bytes = w->cols * (int64_t)ct_dtype_bytes(w->dtype);
     const char *first = (const char *)w->data + row * row_bytes;
     bool in_place = w->dtype == CT_BF16 && row + PANEL <= w->rows && w->cols % STEP == 0;
+    bool few = alternate(count);
+    int64_t second = few ? 1 : TILE, apart = few ? 2 : 1; /* of the second tile; between its rows */
+    ahead next = ahead_of(first + PANEL * row_bytes, min_i64(PANEL, w->rows - row - PANEL),
+                          row_bytes, w->cols, count);
 
     for (int64_t k = 0; k < w->cols; k += DEPTH) {
         int64_t end = min_i64(w->cols, k + DEPTH), steps = (end - k + STEP - 1) / STEP;
         operand of_w = packed_operand(tiles);
         if (in_place) {
-            of_w = (operand){{first + k * 2, first + row_bytes + k * 2}, ROW_BYTES, 2 * row_bytes};
+            of_w = (operand){
+                {first + k * 2, first + second * row_bytes + k * 2}, ROW_BYTES, apart * row_bytes};
         } else {
             for (int half = 0; half < 2; half++)
                 pack_tiles(tiles + half * TILE_WORDS, w->data, w->dtype, w->rows, w->cols,
-                           row + half, 2, k, end, false);
+                           row + half * second, apart, k, end, false);
             stores_done();
         }
         for (int64_t t = 0; t < count; t += PANEL) {
             float *sum = sums + (w->cols > DEPTH ? t * PANEL : 0);
             operand of_x = packed_at(&p->x, token + t, k);
-            if (t == 0) multiply_from_memory(sum, &of_w, &of_x, count, steps, k > 0);
-            else multiply(sum, &of_w, &of_x, count - t, steps, k > 0);
-            if (end == w->cols) put_sums(p, sum, row, token + t);
+            if (few && t == 0) multiply_from_memory(sum, &of_w, &of_x, count, steps, k > 0);
+            else multiply(sum, &of_w, &of_x, count - t, steps, k > 0, &next);
+            if (end == w->cols) put_sums(p, sum, few, row, token + t);
         }
     }
 }
@@ -375,25 +426,26 @@ static inline __m512i pair_order(void)
 }
 
 /* From the sums of gate and up with 32 tokens: hidden units [row, row + 32), rounded, as tile rows of
- * pairs. `sum`: two tiles of gate's even rows and of up's for each half of the tokens, then the odd
- * ones. Rows of the sums are hidden units already, so nothing is transposed. */
-static void put_hidden(const gated *g, const float *sum, int64_t row, int64_t token)
+ * pairs. `sum`: a tile of gate and one of up for each half of the tokens, then the other rows' (see
+ * alternate). Rows of the sums are hidden units already, so nothing is transposed. */
+static void put_hidden(const gated *g, const float *sum, bool alternates, int64_t row,
+                       int64_t token)
 {
     __m512i side_by_side = pair_order();
     uint16_t *tiles =
         g->hidden.tiles + token / PANEL * g->hidden.per_pair + row / STEP * 2 * TILE_WORDS;
     for (int half = 0; half < 2 && token + half * TILE < g->x.tokens; half++, sum += 2 * SUM)
-        for (int i = 0; i < TILE; i++) {
+        for (int i = 0; i < PANEL; i += 2) {
             vf h[2];
-            for (int odd = 0; odd < 2; odd++) {
-                const float *at = sum + odd * 4 * SUM + i * TILE;
+            for (int j = 0; j < 2; j++) {
+                const float *at = sum + sums_of(i + j, alternates, 4 * SUM);
                 vf gate = v_load(at), up = v_load(at + SUM);
-                if (g->mlp->gate_bias) gate = gate + g->mlp->gate_bias[row + 2 * i + odd];
-                if (g->mlp->up_bias) up = up + g->mlp->up_bias[row + 2 * i + odd];
-                h[odd] = (g->mlp->activation == CT_SILU ? v_silu(gate) : v_gelu(gate)) * up;
+                if (g->mlp->gate_bias) gate = gate + g->mlp->gate_bias[row + i + j];
+                if (g->mlp->up_bias) up = up + g->mlp->up_bias[row + i + j];
+                h[j] = (g->mlp->activation == CT_SILU ? v_silu(gate) : v_gelu(gate)) * up;
             }
             __m512i v = (__m512i)round_pairs(h[0], h[1]);
-            _mm512_storeu_si512(tiles + half * TILE_WORDS + i * STEP,
+            _mm512_storeu_si512(tiles + half * TILE_WORDS + i * TILE,
                                 _mm512_permutexvar_epi16(side_by_side, v));
         }
 }
@@ -403,22 +455,26 @@ static void gated_task(const gated *g, int64_t row, int64_t token, int64_t count
 {
     const ct_matrix *gate = &g->mlp->gate, *up = &g->mlp->up;
     float *sums = (float *)(void *)room;
-    int64_t row_bytes = gate->cols * 2;
+    int64_t row_bytes = gate->cols * 2, left = min_i64(PANEL, gate->rows - row - PANEL);
     const char *first[2] = {(const char *)gate->data + row * row_bytes,
                             (const char *)up->data + row * row_bytes};
+    bool few = alternate(count);
+    int64_t second = few ? 1 : TILE, apart = few ? 2 : 1;
+    ahead next[2] = {ahead_of(first[0] + PANEL * row_bytes, left, row_bytes, gate->cols, count),
+                     ahead_of(first[1] + PANEL * row_bytes, left, row_bytes, gate->cols, count)};
     for (int64_t k = 0; k < gate->cols; k += DEPTH) {
         int64_t end = min_i64(gate->cols, k + DEPTH), steps = (end - k) / STEP;
         for (int64_t t = 0; t < count; t += PANEL) {
             float *sum = sums + (gate->cols > DEPTH ? t * 2 * PANEL : 0);
             operand of_x = packed_at(&g->x, token + t, k);
-            for (int64_t odd = 0; odd < 2; odd++) {
-                int64_t at = odd * row_bytes + k * 2;
-                operand of_w = {{first[0] + at, first[1] + at}, ROW_BYTES, 2 * row_bytes};
-                if (t == 0)
-                    multiply_from_memory(sum + odd * 4 * SUM, &of_w, &of_x, count, steps, k > 0);
-                else multiply(sum + odd * 4 * SUM, &of_w, &of_x, count - t, steps, k > 0);
+            for (int64_t part = 0; part < 2; part++) {
+                int64_t at = part * second * row_bytes + k * 2;
+                operand of_w = {{first[0] + at, first[1] + at}, ROW_BYTES, apart * row_bytes};
+                float *to = sum + part * 4 * SUM;
+                if (few && t == 0) multiply_from_memory(to, &of_w, &of_x, count, steps, k > 0);
+                else multiply(to, &of_w, &of_x, count - t, steps, k > 0, &next[part]);
             }
-            if (end == gate->cols) put_hidden(g, sum, row, token + t);
+            if (end == gate->cols) put_hidden(g, sum, few, row, token + t);
         }
     }
 }

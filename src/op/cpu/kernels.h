@@ -177,6 +177,19 @@ CT_INLINE void turn_taps(float by_tap[][CT_WIDE], const float *w, int64_t taps, 
         for (int64_t j = 0; j < channels; j++) by_tap[k][j] = w[(first + j) * taps + k];
 }
 
+/* One token: channels 0 .. channels of `taps` rows, oldest first. */
+CT_INLINE void conv1d_token(float *y, const float *const *in, int64_t taps, float by_tap[][CT_WIDE],
+                            const float *bias, int64_t channels)
+{
+    for (int64_t j = 0; j < channels; j += VL) {
+        int64_t n = min_i64(VL, channels - j);
+        vf sum = bias ? v_load_part(bias + j, n) : v_set1(0);
+        for (int64_t k = 0; k < taps; k++)
+            sum = v_fma(v_load_part(in[k] + j, n), v_load_part(&by_tap[k][j], n), sum);
+        v_store_part(y + j, sum, n);
+    }
+}
+
 /* Channels [first, first + channels) of tokens [begin, end) of one row; y begins with them, its rows
  * are `stride` apart. */
 CT_INLINE void conv1d_part(float *y, int64_t stride, const float *x, int64_t width, int64_t taps,
@@ -185,18 +198,15 @@ CT_INLINE void conv1d_part(float *y, int64_t stride, const float *x, int64_t wid
                            int64_t end)
 {
     int64_t kept = taps - 1, base = seg->first * width;
-    for (int64_t t = begin; t < end; t++)
-        for (int64_t j = 0; j < channels; j += VL) {
-            int64_t n = min_i64(VL, channels - j);
-            vf sum = bias ? v_load_part(bias + first + j, n) : v_set1(0);
-            for (int64_t k = 0; k < taps; k++) {
-                int64_t from = t - kept + k;
-                const float *in =
-                    from < 0 ? state + (from + kept) * width : x + base + from * width;
-                sum = v_fma(v_load_part(in + first + j, n), v_load_part(&by_tap[k][j], n), sum);
-            }
-            v_store_part(y + (t - begin) * stride + j, sum, n);
+    for (int64_t t = begin; t < end; t++) {
+        const float *in[CT_TAPS_MAX], *b = bias ? bias + first : NULL;
+        for (int64_t k = 0; k < taps; k++) {
+            int64_t from = t - kept + k;
+            in[k] = (from < 0 ? state + (from + kept) * width : x + base + from * width) + first;
         }
+        if (taps == 4) conv1d_token(y + (t - begin) * stride, in, 4, by_tap, b, channels);
+        else conv1d_token(y + (t - begin) * stride, in, taps, by_tap, b, channels);
+    }
 }
 
 /* Moves the state of these channels on to the row's last inputs. */
