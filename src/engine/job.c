@@ -97,6 +97,7 @@ static ct_status record_shape(const ct_model *model, const ct_generate_request *
         .attention_layers = list,
         .n_attention = n,
         .heads = model->info.heads,
+        .head_dim = model->info.head_dim,
         .prefill = ct_request_prefill_count(r),
         .tokens = (int64_t)r->prompt_count + r->max_new_tokens,
     };
@@ -499,7 +500,11 @@ ct_status ct_jobs_step(ct_session *session, ct_job *const *jobs, size_t n_jobs, 
         at_work[n++] = jobs[i];
     }
     if (n > 0) CT_TRY(ct_step(session, rows, n, err));
-    for (size_t i = 0; i < n; i++) CT_TRY(after_row(at_work[i], &rows[i], err));
+    for (size_t i = 0; i < n; i++) {
+        CT_TRY(after_row(at_work[i], &rows[i], err));
+        if (at_work[i]->state == CT_JOB_DONE && at_work[i]->recording)
+            CT_TRY(ct_session_settle(session, at_work[i]->sequence, at_work[i]->recording, err));
+    }
 done:
     free(rows);
     free(at_work);

@@ -25,6 +25,13 @@ static ct_status block_new(const ct_model *model, ct_kv_block **out, ct_err *err
     return CT_OK;
 }
 
+float *ct_kv_block_part(const ct_model *model, ct_kv_block *block, int64_t attention_index,
+                        int64_t part)
+{
+    return block->data +
+           (attention_index * 2 + part) * CT_KV_BLOCK * model->info.kv_heads * model->info.head_dim;
+}
+
 ct_status ct_sequence_new(const ct_model *model, ct_sequence **out, ct_err *err)
 {
     ct_sequence *s = calloc(1, sizeof *s);

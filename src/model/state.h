@@ -31,6 +31,9 @@ struct ct_sequence {
     bool in_step;        /* set while a step lists it, to find one that is listed twice */
 };
 
+/* Keys (part 0) or values (part 1) of a block for one attention layer, [64, G, D]. */
+float *ct_kv_block_part(const ct_model *model, ct_kv_block *block, int64_t attention_index,
+                        int64_t part);
 /* Makes positions position .. position+count-1 writable: allocates their blocks and copies a block
  * that is shared. On an error the sequence is as before, but for blocks that are not yet used. */
 ct_status ct_sequence_reserve(ct_sequence *sequence, int64_t count, ct_err *err) CT_CHECK;

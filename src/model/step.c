@@ -37,6 +37,9 @@ struct ct_session {
     size_t rows_capacity;
     ct_attn_row *attn;
     size_t attn_capacity;
+    ct_attn_row *recorded;
+    ct_weights_out *recorded_out;
+    size_t recorded_capacity;
     const float **kv_blocks;
     size_t kv_capacity;
     int64_t *done; /* tokens of each row of the step that earlier passes have run */
@@ -108,6 +111,8 @@ void ct_session_free(ct_session *session)
     free(session->segs);
     free(session->states);
     free(session->attn);
+    free(session->recorded);
+    free(session->recorded_out);
     free(session->kv_blocks);
     free(session->done);
     free(session->wanted);
@@ -260,7 +265,8 @@ static ct_status pack(ct_session *s, ct_row *rows, size_t n_rows, size_t *first,
             to->part = ct_recording_take(to->recording, to->stage, to->seg.position, take, ends);
         if (to->part.count > 0) {
             pass->records = true;
-            pass->wants_entropy |= (to->recording->what & CT_RECORD_LIGHT) != 0;
+            pass->wants_light |= (to->recording->what & CT_RECORD_LIGHT) != 0;
+            pass->wants_entropy |= pass->wants_light;
         }
         s->segs[pass->n_rows++] = to->seg;
         selects |= ct_heads_keep(row->intervention, row->stage) >= 0;
@@ -321,13 +327,27 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
             /* Head scores come from the unedited weights all the same; the output of this first
              * product is replaced. */
             if (run->mean_per_layer) s->attn[i].edit = CT_WEIGHTS_KEEP;
+            if (row->part.count > 0) {
+                s->attn[i].needle = row->recording->needle;
+                s->attn[i].n_needle = row->recording->n_needle;
+            }
             pass->has_layer_means |= run->mean_per_layer;
         }
     }
+    if (pass->records) {
+        size_t capacity = s->recorded_capacity;
+        CT_TRY(room((void **)&s->recorded_out, &capacity, s->plan.n_runs, sizeof *s->recorded_out,
+                    err));
+        CT_TRY(room((void **)&s->recorded, &s->recorded_capacity, s->plan.n_runs,
+                    sizeof *s->recorded, err));
+    }
+    pass->recorded = s->recorded;
+    pass->recorded_out = s->recorded_out;
     pass->attn = s->attn;
     pass->kv_blocks = s->kv_blocks;
     pass->kv_spare = s->kv_blocks + lists;
-    return CT_OK;
+done:
+    return st;
 }
 
 /* ---- logits ---------------------------------------------------------------------------------- */
@@ -431,9 +451,10 @@ static ct_status run_pass(ct_session *s, ct_row *rows, size_t n_rows, size_t *fi
     CT_TRY(run_layers(&pass, s->wanted, n_wanted, x, normed, err));
     for (int64_t r = 0; r < pass.n_rows; r++) {
         const ct_pass_row *row = &s->rows[r];
-        ct_sequence_advance(
-            row->sequence, row->seg.count,
-            ct_intervention_window(row->intervention, row->stage, s->model->window));
+        int64_t window = ct_intervention_window(row->intervention, row->stage, s->model->window);
+        /* The last query may be asked once more, from one position further on. */
+        if (window >= 0 && row->recording && row->recording->query.there) window++;
+        ct_sequence_advance(row->sequence, row->seg.count, window);
         s->done[*first + (size_t)r] += row->seg.count;
     }
     while (*first < n_rows && s->done[*first] == rows[*first].count) ++*first;
@@ -463,5 +484,21 @@ ct_status ct_step(ct_session *session, ct_row *rows, size_t n_rows, ct_err *err)
 done:
     omp_set_num_threads(threads);
     for (size_t i = 0; i < marked; i++) rows[i].sequence->in_step = false;
+    return st;
+}
+
+ct_status ct_session_settle(ct_session *s, const ct_sequence *sequence, ct_recording *recording,
+                            ct_err *err)
+{
+    ct_status st = CT_OK;
+    int threads = omp_get_max_threads();
+    if (s->model->threads > 0) omp_set_num_threads(s->model->threads);
+    CT_TRY(reserve_memory(s, 1, err));
+    CT_TRY(room((void **)&s->kv_blocks, &s->kv_capacity, (size_t)sequence->n_blocks,
+                sizeof *s->kv_blocks, err));
+    ct_op_ctx op = {s->scratch, s->scratch_bytes, s->model->compute};
+    CT_TRY(ct_record_settle(s->model, &op, sequence, s->kv_blocks, recording, err));
+done:
+    omp_set_num_threads(threads);
     return st;
 }

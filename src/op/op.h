@@ -72,7 +72,16 @@ typedef struct ct_attn_row {
     ct_weights_mode edit;  /* after the softmax, no renormalisation; KEEP: `marked` is not read */
     const uint8_t *marked; /* [marked_count] 1 where the key position is in the edited span */
     int64_t marked_count;  /* positions from here on are unmarked */
+    const ct_span *needle; /* [n_needle] sorted, disjoint; read where ct_attn_args.light is set */
+    size_t n_needle;
 } ct_attn_row;
+
+/* What the light recorder wants of every token and head; [T, H] each. */
+typedef struct ct_attn_light {
+    float *needle_before, *needle_after; /* sums of the weights on the row's needle, by the edit */
+    float *peak_weight;                  /* the largest unedited weight */
+    int32_t *peak;                       /* its position, the first of equals */
+} ct_attn_light;
 
 typedef struct ct_attn_args {
     int64_t tokens, heads, kv_heads, head_dim; /* T H G D; head h uses kv head h / (H/G) */
@@ -83,17 +92,15 @@ typedef struct ct_attn_args {
     float *l2;           /* [T, H] or NULL; sqrt(sum of squared weights), unedited */
     const ct_attn_row *rows;
     int64_t n_rows;
+    const ct_attn_light *light; /* or NULL */
 } ct_attn_args;
 
-/* What ct_ops.attention_weights reads: the query of one token. */
-typedef struct ct_weights_args {
-    int64_t heads, kv_heads, head_dim; /* H G D */
-    float scale;                       /* 1/sqrt(D) */
-    const float *q;                    /* [H, D], rotated already */
-    const ct_attn_row *row;            /* window, keys, edit; values are not read */
-    int64_t position;                  /* of the query */
-    int64_t keys;                      /* columns of the results; > position */
-} ct_weights_args;
+/* Where the weights of one row's tokens go: of its token t to before + t * stride and after + t *
+ * stride, [H, keys] each; keys is greater than the position of its last token. after may be NULL. */
+typedef struct ct_weights_out {
+    float *before, *after;
+    int64_t keys, stride;
+} ct_weights_out;
 
 /* What Mamba's selective scan reads: N states for each of R channels. */
 typedef struct ct_scan {
@@ -191,11 +198,13 @@ typedef struct ct_ops {
     /* Softmax attention with its entropy and l2 in one pass, see ct_attn_args. Sums run over blocks
      * of 64 absolute positions, so bits do not depend on how the prompt was cut. */
     ct_status (*attention)(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err) CT_CHECK;
-    /* before[h, s] = the softmax weight of key position s for one query, after[h, s] = the same under
-     * the row's edit; both [H, keys], 0 where the query does not see the position. For recorders:
-     * computed from the keys in f32 apart from `attention`, and so equal to what it uses up to
-     * rounding. */
-    void (*attention_weights)(float *before, float *after, const ct_weights_args *args);
+    /* before[h, s] = the softmax weight of key position s for each token of the rows, after[h, s] = the
+     * same under the row's edit; nothing is written where the query does not see the position.
+     * out[r] is row r's. Of args, entropy, l2, light and values are not read, and nothing is
+     * written there. For recorders: computed from the keys in f32 apart from `attention`, and so
+     * equal to what it uses up to rounding. */
+    ct_status (*attention_weights)(ct_op_ctx *ctx, const ct_attn_args *args,
+                                   const ct_weights_out *out, ct_err *err) CT_CHECK;
     /* keep[t,h] = 1 for the k[t] heads of the highest score (lowest index first among equals), else
      * 0. k[t] < 0: all heads are kept. NaN scores count as lowest. */
     void (*select_heads)(uint8_t *keep, const float *score, const int32_t *k, int64_t tokens,
