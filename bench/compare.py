@@ -30,7 +30,7 @@ def products(worker, found):
     whole = step(found, "prefill", tokens=LENGTHS[0])
     shapes = []
     for op in whole["operations"]:
-        if op["op"] != "matmul" or op["tokens"] == 1:
+        if op["op"] not in ("matmul", "products") or op["tokens"] == 1:
             continue
         n, k = map(int, re.match(r"(\d+) x (\d+)", op["shape"]).groups())
         calls = round(op["calls_a_step"])

@@ -56,7 +56,7 @@ typedef struct ct_model ct_model;
 typedef enum ct_compute_choice { CT_CHOOSE_AUTO, CT_CHOOSE_F32, CT_CHOOSE_BF16 } ct_compute_choice;
 
 typedef struct ct_model_options {
-    const char *device; /* "cpu" (NULL means it) or "ref" */
+    const char *device; /* "cpu" (NULL means it), "ref", "cuda" or "cuda:N" */
     ct_compute_choice
         compute;            /* arithmetic of matrix products; AUTO: the weights' own where fast */
     int threads;            /* 0: all cores */
@@ -104,7 +104,15 @@ typedef struct ct_session ct_session; /* working memory for steps; one thread at
 ct_status ct_session_new(const ct_model *model, ct_session **out, ct_err *err) CT_CHECK;
 void ct_session_free(ct_session *session);
 
-typedef enum ct_logits_want { CT_LOGITS_NONE, CT_LOGITS_LAST, CT_LOGITS_ALL } ct_logits_want;
+/* GREEDY: the first id of the last token's highest logit is enough: `greedy` becomes it, or
+ * -1 - the first id whose logit is not a number; or CT_NO_CHOICE, and the logits are written. */
+typedef enum ct_logits_want {
+    CT_LOGITS_NONE,
+    CT_LOGITS_LAST,
+    CT_LOGITS_ALL,
+    CT_LOGITS_GREEDY,
+} ct_logits_want;
+#define CT_NO_CHOICE INT32_MIN
 
 /* One row of a step: `count` tokens fed to one sequence in one stage under one intervention. */
 typedef struct ct_row {
@@ -117,6 +125,7 @@ typedef struct ct_row {
     ct_audit *audit;                     /* added to; may be NULL */
     ct_logits_want want;
     float *logits;           /* [1 or count, V] after the soft cap, if wanted */
+    int32_t greedy;          /* set where it is wanted */
     uint8_t *heads_kept;     /* NULL, or [attention layers, H] for the row's last token: 1 kept */
     ct_recording *recording; /* NULL, or of the request that the row is of */
 } ct_row;
@@ -155,7 +164,8 @@ typedef struct ct_job ct_job; /* one request on its way */
 
 typedef enum ct_job_state { CT_JOB_PREFILL, CT_JOB_DECODE, CT_JOB_DONE } ct_job_state;
 
-enum { CT_PREFILL_STEP = 512 }; /* tokens of a prompt that a job takes at most in one step */
+/* Tokens of a prompt that a job takes at most in one step. */
+int64_t ct_model_step_tokens(const ct_model *model);
 
 /* Checks the request against the model: ids, k, spans; whether its intervention can reach any row. */
 ct_status ct_request_check(const ct_model *model, const ct_generate_request *request,
@@ -186,7 +196,7 @@ ct_status ct_job_fork(const ct_job *at, const ct_generate_request *request, ct_j
 ct_status ct_job_pause_at(ct_job *job, int64_t position, ct_err *err) CT_CHECK;
 int64_t ct_job_position(const ct_job *job); /* tokens in its state */
 /* Advances every job that is neither done nor paused by one unit, all in one ct_step: a chunk of
- * prompt in prefill (to a multiple of 64, at most CT_PREFILL_STEP tokens), one token in decode
+ * prompt in prefill (to a multiple of 64, at most ct_model_step_tokens), one token in decode
  * (kv_cache: off: the whole sequence). On an error none of the jobs may be stepped again. */
 ct_status ct_jobs_step(ct_session *session, ct_job *const *jobs, size_t n_jobs,
                        ct_err *err) CT_CHECK;

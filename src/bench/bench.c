@@ -39,17 +39,10 @@ static int64_t peak_bytes(void)
 /* Gives the sequence keys of its own, as one with another prompt has them. */
 static ct_status unshare(ct_sequence *s, ct_err *err)
 {
-    size_t bytes = sizeof(ct_kv_block) + (size_t)s->model->info.state_bytes_per_block;
-    for (int64_t b = 0; b < s->n_blocks; b++) {
-        if (!s->blocks[b] || atomic_load(&s->blocks[b]->references) == 1) continue;
-        ct_kv_block *copy = malloc(bytes);
-        if (!copy) return ct_fail_memory(err, "KV block", bytes);
-        memcpy(copy->data, s->blocks[b]->data, (size_t)s->model->info.state_bytes_per_block);
-        atomic_init(&copy->references, 1);
-        atomic_fetch_sub(&s->blocks[b]->references, 1); /* it stays: somebody else has it too */
-        s->blocks[b] = copy;
-    }
-    return CT_OK;
+    ct_status st = CT_OK;
+    for (int64_t b = 0; st == CT_OK && b < s->n_blocks; b++)
+        if (s->blocks[b]) st = ct_sequence_own_block(s, b, err);
+    return st;
 }
 
 /* Bytes of all sequences, a block that several have counted once. */

@@ -72,7 +72,7 @@ static void name_machine(ct_limits *out)
 
 ct_status ct_limits_measure(int threads, ct_limits *out, ct_err *err)
 {
-    *out = (ct_limits){.class_name = ct_ops_cpu()->class_name(), .cores = omp_get_num_procs()};
+    *out = (ct_limits){.class_name = ct_ops_cpu()->class_name(NULL), .cores = omp_get_num_procs()};
     out->threads = threads > 0 ? threads : out->cores;
     name_machine(out);
     struct sysinfo info;

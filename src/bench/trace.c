@@ -86,19 +86,6 @@ static ct_status matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
     return st;
 }
 
-static ct_status block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
-                              const ct_matrix *w, int64_t blocks, const float *bias, ct_err *err)
-{
-    double t = (double)tokens, width = (double)w->rows, n = (double)w->cols;
-    ct_cost cost = {2 * t * width * n, matrix_bytes(w), 2 * t * width * F32, false};
-    ct_trace_op *op = entry("block_matmul", tokens, blocks, w->cols, 0, cost, "%lld of %lld x %lld",
-                            LL(blocks), LL(w->cols), LL(w->cols));
-    double start = ct_now_ms();
-    ct_status st = active->base->block_matmul(ctx, y, x, tokens, w, blocks, bias, err);
-    took(op, start);
-    return st;
-}
-
 static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                            const ct_mlp *mlp, float *hidden, ct_err *err)
 {
@@ -120,25 +107,27 @@ static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tok
     return st;
 }
 
-static void embed(float *x, const int32_t *ids, int64_t tokens, const ct_matrix *table, float scale)
+static void embed(ct_op_ctx *ctx, float *x, const ct_batch *batch, const ct_matrix *table,
+                  float scale)
 {
+    int64_t tokens = batch->tokens;
     double values = (double)tokens * (double)table->cols;
     ct_cost cost = {values, values * (double)ct_dtype_bytes(table->dtype), values * F32, false};
     ct_trace_op *op =
         entry("embed", tokens, table->rows, table->cols, 0, cost, "%lld", LL(table->cols));
     double start = ct_now_ms();
-    active->base->embed(x, ids, tokens, table, scale);
+    active->base->embed(ctx, x, batch, table, scale);
     took(op, start);
 }
 
-static void rms_norm(float *y, const float *x, int64_t tokens, int64_t width, const float *w,
-                     float eps, float offset)
+static void rms_norm(ct_op_ctx *ctx, float *y, const float *x, int64_t stride, int64_t tokens,
+                     int64_t width, const float *w, float eps, float offset)
 {
     double values = (double)tokens * (double)width;
     ct_cost cost = {5 * values, (double)width * F32, 2 * values * F32, false};
     ct_trace_op *op = entry("rms_norm", tokens, width, 0, 0, cost, "%lld", LL(width));
     double start = ct_now_ms();
-    active->base->rms_norm(y, x, tokens, width, w, eps, offset);
+    active->base->rms_norm(ctx, y, x, stride, tokens, width, w, eps, offset);
     took(op, start);
 }
 
@@ -149,59 +138,45 @@ static ct_trace_op *elements(const char *name, int64_t count, double flops, doub
     return entry(name, 0, count, (int64_t)arrays, 0, cost, "%lld values", LL(count));
 }
 
-static void gelu_mul(float *y, const float *a, const float *b, int64_t count)
-{
-    ct_trace_op *op = elements("gelu_mul", count, b ? 9 : 8, b ? 3 : 2);
-    double start = ct_now_ms();
-    active->base->gelu_mul(y, a, b, count);
-    took(op, start);
-}
-
-static void silu_mul(float *y, const float *a, const float *b, int64_t count)
+static void silu_mul(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count)
 {
     ct_trace_op *op = elements("silu_mul", count, b ? 6 : 5, b ? 3 : 2);
     double start = ct_now_ms();
-    active->base->silu_mul(y, a, b, count);
+    active->base->silu_mul(ctx, y, a, b, count);
     took(op, start);
 }
 
-static void mul(float *y, const float *a, const float *b, int64_t count)
+static void pick(ct_op_ctx *ctx, float *y, const float *x, const ct_batch *batch, int64_t width)
 {
-    ct_trace_op *op = elements("mul", count, 1, 3);
+    double values = (double)batch->n_wanted * (double)width;
+    ct_cost cost = {0, 0, 2 * values * F32, false};
+    ct_trace_op *op = entry("pick", batch->n_wanted, width, 0, 0, cost, "%lld", LL(width));
     double start = ct_now_ms();
-    active->base->mul(y, a, b, count);
+    active->base->pick(ctx, y, x, batch, width);
     took(op, start);
 }
 
-static void add(float *y, const float *a, int64_t count)
+static ct_status logits(ct_op_ctx *ctx, const ct_logits_args *args, ct_err *err)
 {
-    ct_trace_op *op = elements("add", count, 1, 3);
+    double t = (double)args->n, n = (double)args->head.rows, k = (double)args->head.cols;
+    ct_cost cost = {
+        .flops = 2 * t * n * k + 3 * t * n,
+        .memory_bytes = matrix_bytes(&args->head),
+        .activation_bytes = t * (k + n) * F32,
+        .product = true,
+    };
+    ct_trace_op *op = entry("logits", args->n, args->head.cols, args->head.rows, 0, cost,
+                            "%lld x %lld", LL(args->head.cols), LL(args->head.rows));
     double start = ct_now_ms();
-    active->base->add(y, a, count);
+    ct_status st = active->base->logits(ctx, args, err);
     took(op, start);
+    return st;
 }
 
-static void soft_cap(float *const *y, const float *x, int64_t rows, int64_t count, float cap)
+static void conv1d(ct_op_ctx *ctx, float *y, const float *x, int64_t width, int64_t taps,
+                   const float *w, const float *bias, const ct_batch *batch, int64_t state_offset)
 {
-    double values = (double)rows * (double)count;
-    ct_cost cost = {3 * values, 0, 2 * values * F32, false};
-    ct_trace_op *op = entry("soft_cap", rows, count, 0, 0, cost, "%lld", LL(count));
-    double start = ct_now_ms();
-    active->base->soft_cap(y, x, rows, count, cap);
-    took(op, start);
-}
-
-static int64_t seg_tokens(const ct_seg *segs, int64_t n_segs)
-{
-    int64_t tokens = 0;
-    for (int64_t s = 0; s < n_segs; s++) tokens += segs[s].count;
-    return tokens;
-}
-
-static void conv1d(float *y, const float *x, int64_t width, int64_t taps, const float *w,
-                   const float *bias, const ct_seg *segs, float *const *state, int64_t n_segs)
-{
-    int64_t tokens = seg_tokens(segs, n_segs);
+    int64_t tokens = batch->tokens, n_segs = batch->n_segs;
     double values = (double)tokens * (double)width, channels = (double)width;
     ct_cost cost = {
         .flops = 2 * values * (double)taps,
@@ -211,31 +186,36 @@ static void conv1d(float *y, const float *x, int64_t width, int64_t taps, const 
     ct_trace_op *op =
         entry("conv1d", tokens, width, taps, n_segs, cost, "%lld, taps %lld", LL(width), LL(taps));
     double start = ct_now_ms();
-    active->base->conv1d(y, x, width, taps, w, bias, segs, state, n_segs);
+    active->base->conv1d(ctx, y, x, width, taps, w, bias, batch, state_offset);
     took(op, start);
 }
 
-static void rg_lru(float *y, const float *x, const float *gate_x, const float *gate_a,
-                   const float *param, int64_t width, const ct_seg *segs, float *const *state,
-                   int64_t n_segs)
+static ct_status rglru(ct_op_ctx *ctx, float *out, const float *x, float *y, const ct_rglru *w,
+                       float *work, const ct_batch *batch, int64_t state_offset, ct_err *err)
 {
-    int64_t tokens = seg_tokens(segs, n_segs);
-    double values = (double)tokens * (double)width, channels = (double)width;
+    int64_t tokens = batch->tokens, of_block = w->gate_x.cols;
+    double values = (double)tokens * (double)w->width, channels = (double)w->width;
     ct_cost cost = {
-        .flops = 17 * values, /* two sigmoids of 4, a of 2, the scale of 4, the sum of 3 */
-        .memory_bytes = channels * F32 * (1 + 2.0 * (double)n_segs),
-        .activation_bytes = 4 * values * F32,
+        /* the convolution; two gates; two sigmoids of 4, a of 2, the scale of 4, the sum of 3; the
+         * other branch's gelu and product */
+        .flops = values * (2 * (double)w->taps + 4 * (double)of_block + 17 + 9),
+        .memory_bytes = 2 * matrix_bytes(&w->gate_x) +
+                        channels * F32 * (5 + (double)w->taps * (1 + 2.0 * (double)batch->n_segs)),
+        .activation_bytes = 3 * values * F32,
     };
-    ct_trace_op *op = entry("rg_lru", tokens, width, n_segs, 0, cost, "%lld", LL(width));
+    ct_trace_op *op = entry("rglru", tokens, w->width, of_block, batch->n_segs, cost,
+                            "%lld, blocks of %lld", LL(w->width), LL(of_block));
     double start = ct_now_ms();
-    active->base->rg_lru(y, x, gate_x, gate_a, param, width, segs, state, n_segs);
+    ct_status st = active->base->rglru(ctx, out, x, y, w, work, batch, state_offset, err);
     took(op, start);
+    return st;
 }
 
-static void selective_scan(float *y, const ct_scan *scan, const ct_seg *segs, float *const *state,
-                           int64_t n_segs)
+static void selective_scan(ct_op_ctx *ctx, float *y, const ct_scan *scan, const ct_batch *batch,
+                           int64_t state_offset)
 {
-    int64_t tokens = seg_tokens(segs, n_segs), width = scan->width, states = scan->states;
+    int64_t tokens = batch->tokens, n_segs = batch->n_segs, width = scan->width,
+            states = scan->states;
     double values = (double)tokens * (double)width, held = (double)width * (double)states;
     ct_cost cost = {
         /* of each state the decay with its exponential, the update and the sum; a softplus */
@@ -246,56 +226,57 @@ static void selective_scan(float *y, const ct_scan *scan, const ct_seg *segs, fl
     ct_trace_op *op = entry("selective_scan", tokens, width, states, n_segs, cost, "%lld x %lld",
                             LL(width), LL(states));
     double start = ct_now_ms();
-    active->base->selective_scan(y, scan, segs, state, n_segs);
+    active->base->selective_scan(ctx, y, scan, batch, state_offset);
     took(op, start);
 }
 
-static void route(int32_t *expert, float *weight, const float *logits, int64_t tokens,
-                  int64_t experts, int64_t k)
+static void route(ct_op_ctx *ctx, int32_t *expert, float *weight, const float *logits,
+                  int64_t tokens, int64_t experts, int64_t k)
 {
     double values = (double)tokens * (double)experts;
     ct_cost cost = {4 * values, 0, F32 * (values + 2.0 * (double)(tokens * k)), false};
     ct_trace_op *op =
         entry("route", tokens, experts, k, 0, cost, "%lld of %lld", LL(k), LL(experts));
     double start = ct_now_ms();
-    active->base->route(expert, weight, logits, tokens, experts, k);
+    active->base->route(ctx, expert, weight, logits, tokens, experts, k);
     took(op, start);
 }
 
 /* How many tokens an expert gets is the router's choice and another number at nearly every call, so
  * that what is done to them, up to scatter_add, counts as one shape. */
-static void gather(float *y, const float *x, const int32_t *row, int64_t rows, int64_t width)
+static void gather(ct_op_ctx *ctx, float *y, const float *x, const int32_t *row, int64_t rows,
+                   int64_t width)
 {
     ct_cost cost = {0, 0, 2.0 * (double)(rows * width) * F32, false};
     ct_trace_op *op = entry("gather", 0, width, 0, 0, cost, "%lld", LL(width));
     active->routed = true;
     double start = ct_now_ms();
-    active->base->gather(y, x, row, rows, width);
+    active->base->gather(ctx, y, x, row, rows, width);
     took(op, start);
 }
 
-static void scatter_add(float *x, const float *y, const int32_t *row, const float *weight,
-                        int64_t rows, int64_t width)
+static void scatter_add(ct_op_ctx *ctx, float *x, const float *y, const int32_t *row,
+                        const float *weight, int64_t rows, int64_t width)
 {
     double values = (double)(rows * width);
     ct_cost cost = {2 * values, 0, 3 * values * F32, false};
     ct_trace_op *op = entry("scatter_add", 0, width, 0, 0, cost, "%lld", LL(width));
     active->routed = false;
     double start = ct_now_ms();
-    active->base->scatter_add(x, y, row, weight, rows, width);
+    active->base->scatter_add(ctx, x, y, row, weight, rows, width);
     took(op, start);
 }
 
-static void rope(float *x, int64_t heads, int64_t head_dim, int64_t rotary, float theta,
-                 const ct_seg *segs, int64_t n_segs)
+static void rope(ct_op_ctx *ctx, float *x, int64_t heads, int64_t head_dim, int64_t rotary,
+                 float theta, const ct_batch *batch)
 {
-    int64_t tokens = seg_tokens(segs, n_segs);
+    int64_t tokens = batch->tokens;
     double values = (double)tokens * (double)(heads * rotary);
     ct_cost cost = {3 * values, 0, 2 * values * F32, false};
     ct_trace_op *op = entry("rope", tokens, heads, head_dim, rotary, cost, "%lld x %lld", LL(heads),
                             LL(head_dim));
     double start = ct_now_ms();
-    active->base->rope(x, heads, head_dim, rotary, theta, segs, n_segs);
+    active->base->rope(ctx, x, heads, head_dim, rotary, theta, batch);
     took(op, start);
 }
 
@@ -385,25 +366,48 @@ static ct_status attention_weights(ct_op_ctx *ctx, const ct_attn_args *args,
     return st;
 }
 
-static void select_heads(uint8_t *keep, const float *score, const int32_t *k, int64_t tokens,
-                         int64_t heads)
+static void store_kv(ct_op_ctx *ctx, const ct_kv_args *args, const ct_batch *batch)
 {
-    ct_cost cost = {0, 0, (double)(tokens * heads) * (F32 + 1), false};
-    ct_trace_op *op = entry("select_heads", tokens, heads, 0, 0, cost, "%lld", LL(heads));
+    int64_t width = args->kv_heads * args->head_dim;
+    double bytes = 2.0 * (double)(batch->tokens * width) * F32;
+    ct_cost cost = {0, bytes, bytes, false};
+    ct_trace_op *op = entry("store_kv", batch->tokens, width, 0, 0, cost, "%lld x %lld",
+                            LL(args->kv_heads), LL(args->head_dim));
     double start = ct_now_ms();
-    active->base->select_heads(keep, score, k, tokens, heads);
+    active->base->store_kv(ctx, args, batch);
     took(op, start);
 }
 
-static void mask_heads(float *x, const uint8_t *keep, int64_t tokens, int64_t heads,
-                       int64_t head_dim)
+static void keep_heads(ct_op_ctx *ctx, uint8_t *keep, float *out, const ct_keep_args *args,
+                       const ct_batch *batch)
 {
-    ct_cost cost = {0, 0, (double)(tokens * heads) * (double)(head_dim * F32 + 1), false};
-    ct_trace_op *op = entry("mask_heads", tokens, heads, head_dim, 0, cost, "%lld x %lld",
-                            LL(heads), LL(head_dim));
+    double values = (double)(batch->tokens * args->heads);
+    ct_cost cost = {0, 0, values * (double)((args->head_dim + 1) * F32 + 1), false};
+    ct_trace_op *op = entry("keep_heads", batch->tokens, args->heads, args->head_dim, 0, cost,
+                            "%lld x %lld", LL(args->heads), LL(args->head_dim));
     double start = ct_now_ms();
-    active->base->mask_heads(x, keep, tokens, heads, head_dim);
+    active->base->keep_heads(ctx, keep, out, args, batch);
     took(op, start);
+}
+
+static ct_status products(ct_op_ctx *ctx, const ct_product *list, int64_t n, const float *x,
+                          int64_t tokens, ct_err *err)
+{
+    double t = (double)tokens, k = (double)list[0].w->cols;
+    int64_t rows = 0;
+    ct_cost cost = {.activation_bytes = t * k * F32, .product = true};
+    for (int64_t i = 0; i < n; i++) {
+        rows += list[i].w->rows;
+        cost.memory_bytes += matrix_bytes(list[i].w);
+    }
+    cost.flops = 2 * t * (double)rows * k;
+    cost.activation_bytes += t * (double)rows * F32;
+    ct_trace_op *op = entry("products", tokens, list[0].w->cols, rows, n, cost, "%lld x %lld",
+                            LL(rows), LL(list[0].w->cols));
+    double start = ct_now_ms();
+    ct_status st = active->base->products(ctx, list, n, x, tokens, err);
+    took(op, start);
+    return st;
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
@@ -420,26 +424,24 @@ ct_trace *ct_trace_new(const ct_model *model, ct_err *err)
 #define NOTE(op)                                                                                   \
     if (trace->ops.op) trace->ops.op = op
     NOTE(matmul);
-    NOTE(block_matmul);
+    NOTE(products);
     NOTE(gated_mlp);
     NOTE(embed);
     NOTE(rms_norm);
-    NOTE(gelu_mul);
     NOTE(silu_mul);
-    NOTE(mul);
-    NOTE(add);
-    NOTE(soft_cap);
+    NOTE(pick);
+    NOTE(logits);
     NOTE(conv1d);
-    NOTE(rg_lru);
+    NOTE(rglru);
     NOTE(selective_scan);
+    NOTE(rope);
+    NOTE(store_kv);
+    NOTE(attention);
+    NOTE(keep_heads);
+    NOTE(attention_weights);
     NOTE(route);
     NOTE(gather);
     NOTE(scatter_add);
-    NOTE(rope);
-    NOTE(attention);
-    NOTE(attention_weights);
-    NOTE(select_heads);
-    NOTE(mask_heads);
 #undef NOTE
     return trace;
 }

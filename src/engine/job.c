@@ -109,6 +109,10 @@ static ct_status check_record(const ct_model *model, const ct_generate_request *
     int64_t *layers;
     ct_record_shape shape;
     if (!r->record) return CT_OK;
+    if (!model->ops->attention_weights)
+        return ct_fail(err, CT_ERR_UNSUPPORTED,
+                       "recording: expected a device that records, such as cpu, got %s",
+                       model->ops->name);
     ct_status st = record_shape(model, r, &layers, &shape, err);
     if (st != CT_OK) return st;
     st = ct_record_check(r->record, &shape, err);
@@ -311,9 +315,9 @@ void ct_job_free(ct_job *job)
     free(job);
 }
 
-/* Chooses the next token from job->last, keeps what is to be kept, and decides whether it was the
- * last one. */
-static ct_status choose(ct_job *job, ct_err *err)
+/* Chooses the next token from job->last, unless the step has done so (`greedy`), keeps what is to be
+ * kept, and decides whether it was the last one. */
+static ct_status choose(ct_job *job, int32_t greedy, ct_err *err)
 {
     const ct_generate_request *r = &job->request;
     size_t vocab = (size_t)job->model->info.vocab;
@@ -329,8 +333,11 @@ static ct_status choose(ct_job *job, ct_err *err)
         }
         memcpy(job->logits + (size_t)job->count * vocab, job->last, vocab * sizeof *job->last);
     }
-    int32_t id = -1;
-    ct_status st = ct_sample(&r->sampling, job->last, (int64_t)vocab, job->count, &id, err);
+    int32_t id = greedy;
+    ct_status st = CT_OK;
+    if (greedy == CT_NO_CHOICE)
+        st = ct_sample(&r->sampling, job->last, (int64_t)vocab, job->count, &id, err);
+    else if (greedy < 0) st = ct_sample_not_a_number(job->count, -1 - greedy, err);
     if (st != CT_OK) return st;
     bool checks_eos = job->count > 0 || !r->intervention.semantics.eos_on_first_token_ignored;
     job->ids[job->count] = id;
@@ -389,7 +396,7 @@ ct_status ct_job_fork(const ct_job *at, const ct_generate_request *request, ct_j
     if (at_end && prefill_gives_token(request)) {
         memcpy(job->last, at->last, (size_t)model->info.vocab * sizeof *job->last);
         fork_heads_kept(at, job);
-        CT_TRY(choose(job, err));
+        CT_TRY(choose(job, CT_NO_CHOICE, err));
     }
     *out = job;
     job = NULL;
@@ -429,7 +436,7 @@ static ct_status next_row(ct_job *job, ct_row *row, ct_err *err)
                     .logits = job->last,
                     .recording = job->recording};
     if (job->state == CT_JOB_PREFILL) {
-        int64_t end = (at + CT_PREFILL_STEP) / CT_KV_BLOCK * CT_KV_BLOCK;
+        int64_t end = (at + ct_model_step_tokens(job->model)) / CT_KV_BLOCK * CT_KV_BLOCK;
         row->stage = prefill_stage(r);
         if (end > job->prefill_count || ct_intervention_needs_whole(&r->intervention, row->stage))
             end = job->prefill_count;
@@ -449,7 +456,8 @@ static ct_status next_row(ct_job *job, ct_row *row, ct_err *err)
         }
         row->stage = CT_STAGE_GENERATION;
         row->count = (int64_t)r->prompt_count + job->count - at;
-        row->want = CT_LOGITS_LAST;
+        bool greedy = r->sampling.temperature == 0 && !r->keep_logits;
+        row->want = greedy ? CT_LOGITS_GREEDY : CT_LOGITS_LAST;
         row->heads_kept = job->heads_kept + (size_t)job->count * heads_per_step(job->model);
     }
     row->sequence = job->sequence;
@@ -467,8 +475,8 @@ static ct_status after_row(ct_job *job, const ct_row *row, ct_err *err)
     } else {
         job->fed++;
     }
-    if (row->want != CT_LOGITS_LAST) return CT_OK;
-    ct_status st = choose(job, &job->failure);
+    if (row->want == CT_LOGITS_NONE) return CT_OK;
+    ct_status st = choose(job, row->greedy, &job->failure);
     if (st == CT_OK) return CT_OK;
     if (st == CT_ERR_MEMORY) {
         if (err) *err = job->failure;

@@ -72,15 +72,18 @@ static int64_t first_max(const float *x, int64_t count)
     return best;
 }
 
+ct_status ct_sample_not_a_number(int64_t step, int64_t token, ct_err *err)
+{
+    return ct_fail(err, CT_ERR_VALUE,
+                   "step %lld: the logit of token %lld is not a number (are the weights damaged?)",
+                   (long long)step, (long long)token);
+}
+
 ct_status ct_sample(const ct_sampling *s, const float *logits, int64_t vocab, int64_t step,
                     int32_t *id, ct_err *err)
 {
     int64_t best = first_max(logits, vocab);
-    if (isnan(logits[best]))
-        return ct_fail(err, CT_ERR_VALUE,
-                       "step %lld: the logit of token %lld is not a number (are the weights "
-                       "damaged?)",
-                       (long long)step, (long long)best);
+    if (isnan(logits[best])) return ct_sample_not_a_number(step, best, err);
     *id = (int32_t)best;
     if (s->temperature == 0) return CT_OK;
 

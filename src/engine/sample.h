@@ -16,4 +16,7 @@ ct_status ct_sampling_check(const ct_sampling *sampling, ct_err *err) CT_CHECK;
 ct_status ct_sample(const ct_sampling *sampling, const float *logits, int64_t vocab, int64_t step,
                     int32_t *id, ct_err *err) CT_CHECK;
 
+/* The error of logits of which `token`'s is not a number: CT_ERR_VALUE. */
+ct_status ct_sample_not_a_number(int64_t step, int64_t token, ct_err *err);
+
 #endif

@@ -12,6 +12,11 @@ bool ct_intervention_acts(const ct_intervention *iv, ct_stage stage)
     return iv && (iv->heads.active[stage] || iv->weights[stage].mode != CT_WEIGHTS_KEEP);
 }
 
+int32_t ct_heads_keep(const ct_intervention *iv, ct_stage stage)
+{
+    return iv && iv->heads.active[stage] ? iv->heads.keep : -1;
+}
+
 bool ct_intervention_needs_whole(const ct_intervention *iv, ct_stage stage)
 {
     return iv && stage == CT_STAGE_PREFILL && iv->weights[stage].mode == CT_WEIGHTS_BINARY &&

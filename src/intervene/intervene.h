@@ -2,8 +2,7 @@
  *
  * Owns the checks of an intervention, how many rows of a prefill two of them compute alike, the
  * audit of rows that another one has computed, and its translation for one row of a pass: edit runs (stretches of tokens under one attention edit) with
- * bitmaps of marked key positions, the number of heads kept per token, and the scores by which
- * heads are chosen. Knows dimensions and positions, no model. Formulas: docs/semantics.md.
+ * bitmaps of marked key positions, and the number of heads kept per token. Knows dimensions and positions, no model. Formulas: docs/semantics.md.
  */
 #ifndef CT_INTERVENE_INTERVENE_H
 #define CT_INTERVENE_INTERVENE_H
@@ -97,11 +96,5 @@ int64_t ct_intervention_window(const ct_intervention *intervention, ct_stage sta
 
 /* The number of heads to keep for tokens of this stage; -1: all, nothing is selected. */
 int32_t ct_heads_keep(const ct_intervention *intervention, ct_stage stage);
-
-/* score[h], h < heads, for one token in one layer, such that the highest are kept. entropy_bits and
- * l2 are [heads], of the unedited weights; only what the metric needs is read. Random scores depend
- * on (seed, layer, position, head) alone. */
-void ct_heads_score(const ct_head_selection *selection, int64_t layer, int64_t position,
-                    int64_t heads, const float *entropy_bits, const float *l2, float *score);
 
 #endif

@@ -1,7 +1,8 @@
 /* ffn_moe.c - a mixture of experts: out = sum over the k experts e of highest p_e of p_e MLP_e(x),
  * p = softmax(x Wr) over all experts; the k shares are not normed again.
  *
- * The pass's tokens are sorted by expert, so that the weights of each expert that some token chose
+ * Where the backend has no operation for the whole (ct_ops.experts), it is made here, in the host's
+ * memory. The pass's tokens are sorted by expert, so that the weights of each expert that some token chose
  * are read once, and those of the others not at all. A token's experts add to it in ascending order:
  * its bits do not depend on its company.
  */
@@ -22,7 +23,7 @@ typedef struct assignment {
 
 static size_t floats(const void *part, const ct_model *model, int64_t tokens)
 {
-    const ct_ffn_moe *m = part;
+    const ct_experts *m = part;
     size_t chosen = ct_pass_round((size_t)(tokens * m->used));
     return ct_pass_round((size_t)(tokens * m->experts)) + 4 * chosen +
            ct_pass_round((size_t)m->experts + 1) +
@@ -30,7 +31,7 @@ static size_t floats(const void *part, const ct_model *model, int64_t tokens)
            ct_mlp_floats(m->expert, tokens);
 }
 
-static void sort_by_expert(const ct_ffn_moe *m, int64_t tokens, const int32_t *expert,
+static void sort_by_expert(const ct_experts *m, int64_t tokens, const int32_t *expert,
                            const float *weight, assignment *to)
 {
     int64_t chosen = tokens * m->used;
@@ -50,8 +51,9 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
                          ct_err *err)
 {
     ct_status st = CT_OK;
-    const ct_ffn_moe *m = layer->ffn;
+    const ct_experts *m = layer->ffn;
     const ct_ops *ops = pass->model->ops;
+    if (ops->experts) return ops->experts(&pass->op, x, normed, pass->tokens, m, err);
     int64_t tokens = pass->tokens, width = pass->model->info.width;
     size_t chosen = (size_t)(tokens * m->used), size = (size_t)(tokens * width);
     float *logits = ct_pass_floats(pass, (size_t)(tokens * m->experts));
@@ -66,15 +68,15 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
     ct_op_ctx exact = pass->op; /* a choice, not a value: it is made in f32 always */
     exact.compute = CT_COMPUTE_F32;
     CT_TRY(ops->matmul(&exact, logits, normed, tokens, &m->router, NULL, false, err));
-    ops->route(expert, weight, logits, tokens, m->experts, m->used);
+    ops->route(&exact, expert, weight, logits, tokens, m->experts, m->used);
     sort_by_expert(m, tokens, expert, weight, &of);
     for (int64_t e = 0; e < m->experts; e++) {
         int64_t first = of.first[e], rows = of.first[e + 1] - first;
         if (rows == 0) continue;
-        ops->gather(in, normed, of.row + first, rows, width);
+        ops->gather(&pass->op, in, normed, of.row + first, rows, width);
         memset(out, 0, (size_t)(rows * width) * sizeof *out);
         CT_TRY(ops->gated_mlp(&pass->op, out, in, rows, &m->expert[e], hidden, err));
-        ops->scatter_add(x, out, of.row + first, of.weight + first, rows, width);
+        ops->scatter_add(&pass->op, x, out, of.row + first, of.weight + first, rows, width);
     }
 done:
     return st;

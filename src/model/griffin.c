@@ -202,24 +202,24 @@ static ct_status rglru_tensors(const griffin *g, const ct_layer *layer, ct_mixer
 {
     ct_status st = CT_OK;
     int64_t d = g->width, r = g->lru_width, b = g->heads, n = r / b;
-    m->width = r;
-    m->taps = g->taps;
-    m->blocks = b;
+    m->cell.width = r;
+    m->cell.taps = g->taps;
+    m->cell.blocks = b;
     CT_MATRIX("temporal_block.linear_x.weight", &m->linear_x, d, r, d);
     CT_VECTOR("temporal_block.linear_x.bias", &m->linear_x_bias, 0.05f, 0, r);
     CT_MATRIX("temporal_block.linear_y.weight", &m->linear_y, d, r, d);
     CT_VECTOR("temporal_block.linear_y.bias", &m->linear_y_bias, 0.05f, 0, r);
     CT_MATRIX("temporal_block.linear_out.weight", &m->linear_out, r, d, r);
     CT_VECTOR("temporal_block.linear_out.bias", &m->linear_out_bias, 0.05f, 0, d);
-    CT_VECTOR("temporal_block.conv_1d.weight", &m->conv, 0.5f, 0, r, 1, g->taps);
-    CT_VECTOR("temporal_block.conv_1d.bias", &m->conv_bias, 0.05f, 0, r);
+    CT_VECTOR("temporal_block.conv_1d.weight", &m->cell.conv, 0.5f, 0, r, 1, g->taps);
+    CT_VECTOR("temporal_block.conv_1d.bias", &m->cell.conv_bias, 0.05f, 0, r);
     /* softplus(-4.4) = 0.0122 and gates around 1/2 forget with a = exp(-8 * 0.5 * 0.0122), about
      * 0.95. */
-    CT_VECTOR("temporal_block.rg_lru.recurrent_param", &m->param, 1.0f, -4.4f, r);
-    CT_MATRIX("temporal_block.rg_lru.input_gate_weight", &m->gate_x, n, b, n, n);
-    CT_VECTOR("temporal_block.rg_lru.input_gate_bias", &m->gate_x_bias, 0.1f, 0, b, n);
-    CT_MATRIX("temporal_block.rg_lru.recurrent_gate_weight", &m->gate_a, n, b, n, n);
-    CT_VECTOR("temporal_block.rg_lru.recurrent_gate_bias", &m->gate_a_bias, 0.1f, 0, b, n);
+    CT_VECTOR("temporal_block.rg_lru.recurrent_param", &m->cell.param, 1.0f, -4.4f, r);
+    CT_MATRIX("temporal_block.rg_lru.input_gate_weight", &m->cell.gate_x, n, b, n, n);
+    CT_VECTOR("temporal_block.rg_lru.input_gate_bias", &m->cell.gate_x_bias, 0.1f, 0, b, n);
+    CT_MATRIX("temporal_block.rg_lru.recurrent_gate_weight", &m->cell.gate_a, n, b, n, n);
+    CT_VECTOR("temporal_block.rg_lru.recurrent_gate_bias", &m->cell.gate_a_bias, 0.1f, 0, b, n);
 done:
     return st;
 }

@@ -231,7 +231,7 @@ static ct_status ffn_tensors(const jamba *j, ct_model *model, ct_layer *layer, c
         layer->ffn = mlp;
         return mlp_tensors(j, layer, -1, mlp, list, err);
     }
-    ct_ffn_moe *moe = ct_model_alloc(model, sizeof *moe, err);
+    ct_experts *moe = ct_model_alloc(model, sizeof *moe, err);
     if (!moe) return CT_ERR_MEMORY;
     layer->ffn_kind = &ct_kind_moe;
     layer->ffn = moe;

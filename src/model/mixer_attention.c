@@ -13,8 +13,8 @@
 #include "model/state.h"
 
 static const ct_op_need needs[] = {
-    CT_NEEDS(matmul),       CT_NEEDS(rope),       CT_NEEDS(attention),
-    CT_NEEDS(select_heads), CT_NEEDS(mask_heads), CT_NEEDS(attention_weights),
+    CT_NEEDS(matmul),   CT_NEEDS(products),  CT_NEEDS(rope),
+    CT_NEEDS(store_kv), CT_NEEDS(attention), CT_NEEDS(keep_heads),
 };
 
 static size_t floats(const void *part, const ct_model *model, int64_t tokens)
@@ -25,9 +25,9 @@ static size_t floats(const void *part, const ct_model *model, int64_t tokens)
     size_t kv = ct_pass_round((size_t)(tokens * info->kv_heads * info->head_dim));
     size_t per_head = ct_pass_round((size_t)(tokens * info->heads));
     size_t block = ct_pass_round((size_t)(CT_KV_BLOCK * info->kv_heads * info->head_dim));
-    /* q, out, masses of the per-layer mean; k, v; entropy, l2, score, keep, means of runs, 4 of the
-     * light recorder; a block of ones and one with a two. */
-    return 3 * q + 2 * kv + 9 * per_head + 2 * block;
+    /* q, out, masses of the per-layer mean; k, v; entropy, l2, means of runs, 4 of the light recorder; a
+     * block of ones and one with a two. */
+    return 3 * q + 2 * kv + 7 * per_head + 2 * block;
 }
 
 float ct_attn_scale(const ct_model_info *info)
@@ -35,48 +35,9 @@ float ct_attn_scale(const ct_model_info *info)
     return (float)(1 / sqrt((double)info->head_dim));
 }
 
-/* Writes the pass's keys and values into the sequences' blocks. */
-static void store_kv(const ct_layer *layer, const ct_pass *pass, const float *k, const float *v)
+int64_t ct_attn_kv_offset(const ct_layer *layer, const ct_model_info *info, int part)
 {
-    int64_t width = pass->model->info.kv_heads * pass->model->info.head_dim;
-    for (int64_t r = 0; r < pass->n_rows; r++) {
-        const ct_pass_row *row = &pass->rows[r];
-        for (int64_t t = 0; t < row->seg.count;) {
-            int64_t p = row->seg.position + t, in_block = p % CT_KV_BLOCK;
-            int64_t n = CT_KV_BLOCK - in_block;
-            if (n > row->seg.count - t) n = row->seg.count - t;
-            ct_kv_block *block = row->sequence->blocks[p / CT_KV_BLOCK];
-            size_t from = (size_t)((row->seg.first + t) * width);
-            size_t to = (size_t)(in_block * width), bytes = (size_t)(n * width) * sizeof *k;
-            memcpy(ct_kv_block_part(pass->model, block, layer->attention_index, 0) + to, k + from,
-                   bytes);
-            memcpy(ct_kv_block_part(pass->model, block, layer->attention_index, 1) + to, v + from,
-                   bytes);
-            t += n;
-        }
-    }
-}
-
-/* Points every run's key and value lists at this layer's part of the blocks. A row's runs share
- * their lists. */
-static void point_at_blocks(const ct_layer *layer, ct_pass *pass)
-{
-    const float **at = pass->kv_blocks;
-    for (int64_t r = 0; r < pass->n_rows; r++) {
-        const ct_pass_row *row = &pass->rows[r];
-        const ct_sequence *s = row->sequence;
-        const float **k = at, **v = at + s->n_blocks;
-        at += 2 * s->n_blocks;
-        for (int64_t b = 0; b < s->n_blocks; b++) {
-            ct_kv_block *block = s->blocks[b];
-            k[b] = block ? ct_kv_block_part(pass->model, block, layer->attention_index, 0) : NULL;
-            v[b] = block ? ct_kv_block_part(pass->model, block, layer->attention_index, 1) : NULL;
-        }
-        for (size_t i = 0; i < row->n_runs; i++) {
-            pass->attn[row->first_run + i].k = k;
-            pass->attn[row->first_run + i].v = v;
-        }
-    }
+    return (layer->attention_index * 2 + part) * CT_KV_BLOCK * info->kv_heads * info->head_dim;
 }
 
 /* ---- binary_mean: per_layer ------------------------------------------------------------------ */
@@ -91,8 +52,8 @@ void ct_attn_mean_positions(const ct_attn_row *attn, ct_stage stage, int64_t *be
 
 /* Writes mean * (sum of the values at marked positions begin .. end-1) to every head of every token
  * of the run. Each kv head serves heads_per_group heads. */
-static void write_mean_values(const ct_model_info *info, const ct_attn_row *row, int64_t begin,
-                              int64_t end, double mean, float *out)
+static void write_mean_values(const ct_model_info *info, const ct_attn_row *row, int64_t v_offset,
+                              int64_t begin, int64_t end, double mean, float *out)
 {
     int64_t groups = info->kv_heads, dim = info->head_dim, per_group = info->heads / groups;
     if (end > row->marked_count) end = row->marked_count;
@@ -100,9 +61,10 @@ static void write_mean_values(const ct_model_info *info, const ct_attn_row *row,
         for (int64_t d = 0; d < dim; d++) {
             double sum = 0;
             for (int64_t s = begin; s < end; s++)
-                if (row->marked[s])
-                    sum +=
-                        (double)row->v[s / CT_KV_BLOCK][(s % CT_KV_BLOCK * groups + g) * dim + d];
+                if (row->marked[s]) {
+                    const float *block = (const float *)row->v[s / CT_KV_BLOCK] + v_offset;
+                    sum += (double)block[(s % CT_KV_BLOCK * groups + g) * dim + d];
+                }
             for (int64_t t = 0; t < row->seg.count; t++)
                 for (int64_t h = g * per_group; h < (g + 1) * per_group; h++)
                     out[((row->seg.first + t) * info->heads + h) * dim + d] = (float)(mean * sum);
@@ -137,6 +99,8 @@ static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const c
     sums.light = NULL;
     sums.rows = &row;
     sums.n_rows = 1;
+    sums.v_offset = 0;
+    sums.batch = NULL;
     ct_status st = pass->model->ops->attention(&pass->op, &sums, err);
     if (st != CT_OK) return st;
 
@@ -146,63 +110,9 @@ static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const c
     double mean = run->mean_columns ? total / (double)heads / (double)run->mean_columns : 0;
     int64_t begin, end;
     ct_attn_mean_positions(attn, stage, &begin, &end);
-    write_mean_values(info, attn, begin, end, mean, args->out);
+    write_mean_values(info, attn, args->v_offset, begin, end, mean, args->out);
     *out_mean = (float)mean;
     return CT_OK;
-}
-
-/* ---- heads ----------------------------------------------------------------------------------- */
-
-/* Chooses the heads of every token from the scores of its own metric, and zeroes the others. */
-static void select_heads(const ct_layer *layer, ct_pass *pass, const float *entropy,
-                         const float *l2, float *score, uint8_t *keep, float *out)
-{
-    const ct_ops *ops = pass->model->ops;
-    int64_t heads = pass->model->info.heads;
-    for (int64_t r = 0; r < pass->n_rows; r++) {
-        const ct_pass_row *row = &pass->rows[r];
-        float *scores = score + row->seg.first * heads;
-        if (ct_heads_keep(row->intervention, row->stage) < 0) {
-            memset(scores, 0, (size_t)(row->seg.count * heads) * sizeof *scores);
-            continue;
-        }
-        for (int64_t t = 0; t < row->seg.count; t++) {
-            int64_t at = (row->seg.first + t) * heads;
-            ct_heads_score(&row->intervention->heads, layer->index, row->seg.position + t, heads,
-                           entropy ? entropy + at : NULL, l2 ? l2 + at : NULL, score + at);
-        }
-    }
-    ops->select_heads(keep, score, pass->keep, pass->tokens, heads);
-    ops->mask_heads(out, keep, pass->tokens, heads, pass->model->info.head_dim);
-}
-
-/* Counts what this layer did, and copies the last token's heads to who wants them. keep is NULL if
- * no token of the pass selects heads. */
-static void report(const ct_layer *layer, const ct_pass *pass, const uint8_t *keep)
-{
-    int64_t heads = pass->model->info.heads;
-    for (int64_t r = 0; r < pass->n_rows; r++) {
-        const ct_pass_row *row = &pass->rows[r];
-        if (row->heads_kept) {
-            uint8_t *to = row->heads_kept + layer->attention_index * heads;
-            if (keep)
-                memcpy(to, keep + (row->seg.first + row->seg.count - 1) * heads, (size_t)heads);
-            else memset(to, 1, (size_t)heads);
-        }
-        ct_audit *audit = row->audit;
-        if (!audit) continue;
-        audit->rows[row->stage] += row->seg.count;
-        if (ct_heads_keep(row->intervention, row->stage) >= 0) {
-            audit->head_rows[row->stage] += row->seg.count;
-            for (int64_t i = 0; i < row->seg.count * heads; i++)
-                audit->heads_dropped[row->stage] += !keep[row->seg.first * heads + i];
-        }
-        for (size_t i = 0; i < row->n_runs; i++) {
-            const ct_edit_run *run = &pass->plan->runs[row->first_run + i];
-            audit->edit_rows[row->stage] += run->edited ? run->count : 0;
-            audit->edit_rows_changed[row->stage] += run->changed;
-        }
-    }
 }
 
 static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *normed, float *x,
@@ -220,17 +130,21 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
     float *q = ct_pass_floats(pass, q_size), *out = ct_pass_floats(pass, q_size);
     float *k = ct_pass_floats(pass, kv_size), *v = ct_pass_floats(pass, kv_size);
 
-    CT_TRY(ops->matmul(&pass->op, q, normed, tokens, &m->q, NULL, false, err));
-    CT_TRY(ops->matmul(&pass->op, k, normed, tokens, &m->k, NULL, false, err));
-    CT_TRY(ops->matmul(&pass->op, v, normed, tokens, &m->v, NULL, false, err));
+    const ct_product in[] = {{q, &m->q, NULL}, {k, &m->k, NULL}, {v, &m->v, NULL}};
+    CT_TRY(ops->products(&pass->op, in, 3, normed, tokens, err));
     if (model->rotary > 0) {
-        ops->rope(q, info->heads, info->head_dim, model->rotary, model->rope_theta, pass->segs,
-                  pass->n_rows);
-        ops->rope(k, info->kv_heads, info->head_dim, model->rotary, model->rope_theta, pass->segs,
-                  pass->n_rows);
+        ops->rope(&pass->op, q, info->heads, info->head_dim, model->rotary, model->rope_theta,
+                  &pass->batch);
+        ops->rope(&pass->op, k, info->kv_heads, info->head_dim, model->rotary, model->rope_theta,
+                  &pass->batch);
     }
-    store_kv(layer, pass, k, v);
-    point_at_blocks(layer, pass);
+    const ct_kv_args kv = {.k = k,
+                           .v = v,
+                           .kv_heads = info->kv_heads,
+                           .head_dim = info->head_dim,
+                           .k_offset = ct_attn_kv_offset(layer, info, 0),
+                           .v_offset = ct_attn_kv_offset(layer, info, 1)};
+    ops->store_kv(&pass->op, &kv, &pass->batch);
 
     ct_attn_args args = {
         .tokens = tokens,
@@ -242,8 +156,11 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
         .out = out,
         .entropy_bits = pass->wants_entropy ? ct_pass_floats(pass, head_size) : NULL,
         .l2 = pass->wants_l2 ? ct_pass_floats(pass, head_size) : NULL,
+        .k_offset = kv.k_offset,
+        .v_offset = kv.v_offset,
         .rows = pass->attn,
         .n_rows = (int64_t)pass->plan->n_runs,
+        .batch = &pass->batch,
     };
     ct_attn_light light;
     if (pass->wants_light) {
@@ -269,11 +186,14 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
     }
     uint8_t *keep = NULL;
     if (pass->keep) {
-        float *score = ct_pass_floats(pass, head_size);
-        keep = (uint8_t *)ct_pass_floats(pass, head_size);
-        select_heads(layer, pass, args.entropy_bits, args.l2, score, keep, out);
+        const ct_keep_args by = {.heads = info->heads,
+                                 .head_dim = info->head_dim,
+                                 .layer = layer->index,
+                                 .entropy_bits = args.entropy_bits,
+                                 .l2 = args.l2};
+        keep = pass->keep + layer->attention_index * tokens * info->heads;
+        ops->keep_heads(&pass->op, keep, out, &by, &pass->batch);
     }
-    report(layer, pass, keep);
     if (pass->records) CT_TRY(ct_record_layer(layer, pass, &args, means, keep, err));
     CT_TRY(ops->matmul(&pass->op, x, out, tokens, &m->o, m->o_bias, true, err));
 done:

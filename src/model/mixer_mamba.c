@@ -6,15 +6,12 @@
  *
  * State of one layer: h [N, R], then the convolution's last C-1 inputs [C-1, R], oldest first.
  */
-#include <string.h>
-
 #include "base/err.h"
 #include "model/model.h"
-#include "model/state.h"
 
 static const ct_op_need needs[] = {
-    CT_NEEDS(matmul),   CT_NEEDS(conv1d),         CT_NEEDS(silu_mul),
-    CT_NEEDS(rms_norm), CT_NEEDS(selective_scan),
+    CT_NEEDS(matmul),   CT_NEEDS(products), CT_NEEDS(conv1d),
+    CT_NEEDS(silu_mul), CT_NEEDS(rms_norm), CT_NEEDS(selective_scan),
 };
 
 int64_t ct_mamba_state_floats(int64_t width, int64_t states, int64_t taps)
@@ -40,13 +37,11 @@ static ct_matrix rows_of(const ct_matrix *w, int64_t first, int64_t rows)
 }
 
 /* to = the normed columns first .. first+count-1 of from[T, stride]. */
-static void norm_columns(const ct_pass *pass, float *to, const float *from, int64_t stride,
-                         int64_t first, int64_t count, const float *w)
+static void norm_columns(ct_pass *pass, float *to, const float *from, int64_t stride, int64_t first,
+                         int64_t count, const float *w)
 {
-    for (int64_t t = 0; t < pass->tokens; t++)
-        memcpy(to + t * count, from + t * stride + first, (size_t)count * sizeof *to);
-    pass->model->ops->rms_norm(to, to, pass->tokens, count, w, pass->model->norm_eps,
-                               pass->model->norm_offset);
+    pass->model->ops->rms_norm(&pass->op, to, from + first, stride, pass->tokens, count, w,
+                               pass->model->norm_eps, pass->model->norm_offset);
 }
 
 static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *normed, float *x,
@@ -66,13 +61,11 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
 
     ct_matrix of_u = rows_of(&m->in, 0, width), of_z = rows_of(&m->in, width, width);
     const float *z_bias = m->in_bias ? m->in_bias + width : NULL;
-    CT_TRY(ops->matmul(&pass->op, u, normed, tokens, &of_u, m->in_bias, false, err));
-    CT_TRY(ops->matmul(&pass->op, z, normed, tokens, &of_z, z_bias, false, err));
-    for (int64_t r = 0; r < pass->n_rows; r++)
-        pass->states[r] = pass->rows[r].sequence->fixed + layer->state_offset + width * m->states;
-    ops->conv1d(v, u, width, m->taps, m->conv, m->conv_bias, pass->segs, pass->states,
-                pass->n_rows);
-    ops->silu_mul(v, v, NULL, (int64_t)size);
+    const ct_product in[] = {{u, &of_u, m->in_bias}, {z, &of_z, z_bias}};
+    CT_TRY(ops->products(&pass->op, in, 2, normed, tokens, err));
+    ops->conv1d(&pass->op, v, u, width, m->taps, m->conv, m->conv_bias, &pass->batch,
+                layer->state_offset + width * m->states);
+    ops->silu_mul(&pass->op, v, v, NULL, (int64_t)size);
 
     CT_TRY(ops->matmul(&pass->op, parts, v, tokens, &m->parts, NULL, false, err));
     norm_columns(pass, low, parts, stride, 0, m->rank, m->dt_norm);
@@ -89,9 +82,8 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
                     .skip = m->skip,
                     .width = width,
                     .states = m->states};
-    for (int64_t r = 0; r < pass->n_rows; r++) pass->states[r] -= width * m->states;
-    ops->selective_scan(v, &scan, pass->segs, pass->states, pass->n_rows);
-    ops->silu_mul(v, z, v, (int64_t)size);
+    ops->selective_scan(&pass->op, v, &scan, &pass->batch, layer->state_offset);
+    ops->silu_mul(&pass->op, v, z, v, (int64_t)size);
     CT_TRY(ops->matmul(&pass->op, x, v, tokens, &m->out, m->out_bias, true, err));
 done:
     return st;

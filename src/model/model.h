@@ -99,7 +99,9 @@ extern const ct_arch ct_arch_griffin, ct_arch_jamba;
 struct ct_model {
     const ct_arch *arch;
     const ct_ops *ops;
+    ct_device *device;
     ct_compute compute;
+    ct_dtype cache_dtype; /* of keys and values */
     int threads;
     ct_folder *folder;
     ct_model_info info;
@@ -118,6 +120,8 @@ struct ct_model {
     int64_t matrix_rows, matrix_cols; /* the largest among the layers' matrices */
     void **owned;                     /* freed on close */
     size_t n_owned, owned_capacity;
+    void **placed; /* likewise in the backend's memory */
+    size_t n_placed, placed_capacity;
 };
 
 /* ct_model_open without reading the weights through: weights_hash is NULL until ct_model_hash. */
@@ -158,12 +162,9 @@ typedef struct ct_mixer_attention {
 extern const ct_layer_kind ct_kind_attention;
 
 typedef struct ct_mixer_rglru {
-    int64_t width, taps, blocks; /* R, C, gate blocks */
     ct_matrix linear_x, linear_y, linear_out;
     const float *linear_x_bias, *linear_y_bias, *linear_out_bias;
-    const float *conv, *conv_bias;                  /* [R, C], [R] */
-    ct_matrix gate_x, gate_a;                       /* [blocks, R/blocks in, R/blocks out] */
-    const float *gate_x_bias, *gate_a_bias, *param; /* [R] each */
+    ct_rglru cell;
 } ct_mixer_rglru;
 extern const ct_layer_kind ct_kind_rglru;
 /* Floats of one layer's state: h [R], then the last C-1 inputs of the convolution [C-1, R]. */
@@ -187,12 +188,7 @@ extern const ct_layer_kind ct_kind_mlp;
 /* Floats of `hidden` that ct_ops.gated_mlp takes for so many tokens. */
 size_t ct_mlp_floats(const ct_mlp *mlp, int64_t tokens);
 
-/* The `used` experts that the router rates highest, each times its share of the softmax over all. */
-typedef struct ct_ffn_moe {
-    int64_t experts, used;
-    ct_matrix router; /* [X, E] */
-    ct_mlp *expert;   /* [X] */
-} ct_ffn_moe;
+/* A mixture of experts; its part is a ct_experts. */
 extern const ct_layer_kind ct_kind_moe;
 
 /* ---- one pass over packed tokens ------------------------------------------------------------ */
@@ -215,22 +211,20 @@ struct ct_pass {
     const ct_model *model;
     ct_op_ctx op;
     int64_t tokens;
-    const int32_t *ids; /* [T] */
     const ct_pass_row *rows;
     int64_t n_rows;
     const ct_seg *segs; /* [n_rows] */
-    float **states;     /* [n_rows], filled by each recurrent layer */
+    ct_batch batch;     /* the rows as the operations see them */
     const ct_edit_plan *plan;
-    ct_attn_row *attn;       /* [plan->n_runs], with the edits; the keys differ per layer */
-    const float **kv_blocks; /* room for every row's key and value lists */
-    const float **kv_spare;  /* room for one more list, as long as the longest */
+    const ct_attn_row *attn; /* [plan->n_runs], with the edits */
+    const void **kv_spare;   /* room for one more list of blocks, as long as the longest */
     bool has_layer_means;    /* some run's edit takes its mean over the layer */
-    const int32_t *keep;     /* [T] heads kept per token, -1 all; NULL: no token selects any */
+    uint8_t *keep;           /* [attention layers, T, H] heads kept; NULL: no token selects any */
     bool wants_entropy, wants_l2;
     bool records, wants_light;    /* some row records some token; has the light recorder */
     ct_attn_row *recorded;        /* room for plan->n_runs, if some row records */
     ct_weights_out *recorded_out; /* likewise */
-    float *memory;                /* working memory: memory_used of memory_floats are taken */
+    float *memory; /* working memory, the backend's: memory_used of memory_floats are taken */
     size_t memory_used, memory_floats;
 };
 
@@ -241,6 +235,9 @@ float *ct_pass_floats(ct_pass *pass, size_t floats);
 
 /* ---- attention, for its mixer and for recordings --------------------------------------------- */
 
+/* Of the layer's keys (part 0) or values (part 1) in a block, in elements: a block holds all attention
+ * layers, [attention layers, 2, 64, G, D]. */
+int64_t ct_attn_kv_offset(const ct_layer *layer, const ct_model_info *info, int part);
 /* 1/sqrt(D). */
 float ct_attn_scale(const ct_model_info *info);
 /* The key positions begin .. end-1 that hold the mean of a run whose edit takes it over the layer, where
@@ -251,12 +248,12 @@ void ct_attn_mean_positions(const ct_attn_row *attn, ct_stage stage, int64_t *be
 
 /* Hands what rows want recorded of a layer to their recordings. args: what the layer's attention was
  * computed with; means: by run; keep: [T, H] or NULL, all. */
-ct_status ct_record_layer(const ct_layer *layer, const ct_pass *pass, const ct_attn_args *args,
+ct_status ct_record_layer(const ct_layer *layer, ct_pass *pass, const ct_attn_args *args,
                           const float *means, const uint8_t *keep, ct_err *err) CT_CHECK;
 /* Computes the weights that the recording of a request that has ended still lacks: those of the last
  * step of generation. `blocks` is room for the sequence's list of blocks. */
 ct_status ct_record_settle(const ct_model *model, ct_op_ctx *op, const ct_sequence *sequence,
-                           const float **blocks, ct_recording *recording, ct_err *err) CT_CHECK;
+                           const void **blocks, ct_recording *recording, ct_err *err) CT_CHECK;
 /* Likewise, with the session's memory and threads (step.c). */
 ct_status ct_session_settle(ct_session *session, const ct_sequence *sequence,
                             ct_recording *recording, ct_err *err) CT_CHECK;

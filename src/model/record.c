@@ -115,7 +115,7 @@ static void note_values(const ct_pass *pass, const ct_pass_row *row, size_t inde
     }
 }
 
-ct_status ct_record_layer(const ct_layer *layer, const ct_pass *pass, const ct_attn_args *args,
+ct_status ct_record_layer(const ct_layer *layer, ct_pass *pass, const ct_attn_args *args,
                           const float *means, const uint8_t *keep, ct_err *err)
 {
     int64_t n = 0;
@@ -135,12 +135,12 @@ ct_status ct_record_layer(const ct_layer *layer, const ct_pass *pass, const ct_a
     ct_attn_args asked = *args;
     asked.rows = pass->recorded;
     asked.n_rows = n;
-    ct_op_ctx op = pass->op;
-    return pass->model->ops->attention_weights(&op, &asked, pass->recorded_out, err);
+    asked.batch = NULL;
+    return pass->model->ops->attention_weights(&pass->op, &asked, pass->recorded_out, err);
 }
 
 ct_status ct_record_settle(const ct_model *model, ct_op_ctx *op, const ct_sequence *sequence,
-                           const float **blocks, ct_recording *recording, ct_err *err)
+                           const void **blocks, ct_recording *recording, ct_err *err)
 {
     ct_record_query *query = &recording->query;
     const ct_model_info *info = &model->info;
@@ -148,12 +148,10 @@ ct_status ct_record_settle(const ct_model *model, ct_op_ctx *op, const ct_sequen
     if (!query->there) return CT_OK;
     query->there = false;
     query->row.k = blocks;
+    for (int64_t b = 0; b < sequence->n_blocks; b++)
+        blocks[b] = sequence->blocks[b] ? sequence->blocks[b]->data : NULL;
     for (int64_t place = 0; st == CT_OK && place < recording->n_layers; place++) {
         const ct_layer *layer = &model->layers[recording->layers[place]];
-        for (int64_t b = 0; b < sequence->n_blocks; b++)
-            blocks[b] = sequence->blocks[b] ? ct_kv_block_part(model, sequence->blocks[b],
-                                                               layer->attention_index, 0)
-                                            : NULL;
         ct_weights_out out = ct_recording_room(recording, CT_STAGE_GENERATION, 0, place);
         if (query->has_means) {
             write_mean_weights(&query->row, query->mean_begin, query->mean_end, query->means[place],
@@ -167,6 +165,7 @@ ct_status ct_record_settle(const ct_model *model, ct_op_ctx *op, const ct_sequen
             .head_dim = info->head_dim,
             .scale = ct_attn_scale(info),
             .q = query->q + place * info->heads * info->head_dim,
+            .k_offset = ct_attn_kv_offset(layer, info, 0),
             .rows = &query->row,
             .n_rows = 1,
         };

@@ -35,6 +35,23 @@ static ct_status own(ct_model *model, void *memory, ct_err *err)
     return CT_OK;
 }
 
+/* Likewise what came from the backend's alloc. */
+static ct_status own_placed(ct_model *model, void *memory, ct_err *err)
+{
+    if (model->n_placed == model->placed_capacity) {
+        size_t capacity = model->placed_capacity ? model->placed_capacity * 2 : 64;
+        void **placed = realloc(model->placed, capacity * sizeof *placed);
+        if (!placed) {
+            model->ops->free(model->device, memory);
+            return ct_fail_memory(err, "model", capacity * sizeof *placed);
+        }
+        model->placed = placed;
+        model->placed_capacity = capacity;
+    }
+    model->placed[model->n_placed++] = memory;
+    return CT_OK;
+}
+
 void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err)
 {
     void *memory = calloc(1, bytes);
@@ -102,11 +119,31 @@ static ct_status choose_arch(const json_t *config, const char *where, const ct_a
                    architecture ? architecture : type);
 }
 
-static ct_status choose_ops(const char *device, const ct_ops **out, ct_err *err)
+/* The backend that a device's name stands for: "cpu", "ref", "cuda", "cuda:1". */
+static ct_status choose_ops(const char *device, const ct_ops **out, int *index, ct_err *err)
 {
-    if (!device || strcmp(device, "cpu") == 0) *out = ct_ops_cpu();
-    else if (strcmp(device, "ref") == 0) *out = ct_ops_ref();
-    else return ct_fail(err, CT_ERR_UNSUPPORTED, "device: expected cpu or ref, got \"%s\"", device);
+    *index = 0;
+    if (!device || strcmp(device, "cpu") == 0) {
+        *out = ct_ops_cpu();
+    } else if (strcmp(device, "ref") == 0) {
+        *out = ct_ops_ref();
+    } else if (strncmp(device, "cuda", 4) == 0 && (!device[4] || device[4] == ':')) {
+        char *end = NULL;
+        long number = device[4] ? strtol(device + 5, &end, 10) : 0;
+        if (device[4] && (end == device + 5 || *end || number < 0 || number > 1024))
+            return ct_fail(err, CT_ERR_USAGE, "device: expected cuda or cuda:N, got \"%s\"",
+                           device);
+        *out = ct_ops_cuda();
+        *index = (int)number;
+        if (!*out)
+            return ct_fail(err, CT_ERR_UNSUPPORTED,
+                           "device: this cortado was built without CUDA (cmake -DCT_CUDA=ON needs "
+                           "the CUDA toolkit); expected cpu or ref, got \"%s\"",
+                           device);
+    } else {
+        return ct_fail(err, CT_ERR_USAGE, "device: expected cpu, cuda, cuda:N or ref, got \"%s\"",
+                       device);
+    }
     return CT_OK;
 }
 
@@ -127,13 +164,20 @@ static ct_status check_needs(const ct_ops *ops, const ct_op_need *needs, size_t 
 ct_status ct_model_check_ops(const ct_model *model, ct_err *err)
 {
     static const ct_op_need top[] = {
-        CT_NEEDS(class_name), CT_NEEDS(choose_compute), CT_NEEDS(scratch_bytes), CT_NEEDS(matmul),
-        CT_NEEDS(embed),      CT_NEEDS(rms_norm),       CT_NEEDS(soft_cap)};
+        CT_NEEDS(class_name),    CT_NEEDS(choose_compute), CT_NEEDS(cache_dtype),
+        CT_NEEDS(scratch_bytes), CT_NEEDS(open),           CT_NEEDS(close),
+        CT_NEEDS(alloc),         CT_NEEDS(free),           CT_NEEDS(write),
+        CT_NEEDS(read),          CT_NEEDS(copy),           CT_NEEDS(begin),
+        CT_NEEDS(end),           CT_NEEDS(embed),          CT_NEEDS(rms_norm),
+        CT_NEEDS(pick),          CT_NEEDS(logits)};
     ct_status st = check_needs(model->ops, top, sizeof top / sizeof *top, "every model", err);
     for (int64_t i = 0; st == CT_OK && i < model->info.layers; i++) {
         const ct_layer_kind *kinds[] = {model->layers[i].mixer_kind, model->layers[i].ffn_kind};
         for (size_t k = 0; st == CT_OK && k < 2; k++)
-            st = check_needs(model->ops, kinds[k]->needs, kinds[k]->n_needs, kinds[k]->name, err);
+            if (kinds[k] == &ct_kind_moe && model->ops->experts) continue; /* the whole at once */
+            else
+                st = check_needs(model->ops, kinds[k]->needs, kinds[k]->n_needs, kinds[k]->name,
+                                 err);
     }
     return st;
 }
@@ -169,6 +213,38 @@ static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err
     const char *dtype = ct_dtype_name(spec->matrix->dtype);
     if (!model->info.dtype) model->info.dtype = dtype;
     else if (strcmp(model->info.dtype, dtype) != 0) model->info.dtype = "mixed";
+    return CT_OK;
+}
+
+/* Takes a loaded tensor over into the backend's memory. Matrices become bf16 where products are in
+ * bf16, which is what products would make of them. */
+static ct_status upload(ct_model *model, ct_tensor_spec *spec, ct_err *err)
+{
+    int64_t count = 1;
+    for (int i = 0; i < spec->rank; i++) count *= spec->shape[i];
+    const void *from = spec->vector ? (const void *)*spec->vector : spec->matrix->data;
+    ct_dtype dtype = spec->vector ? CT_F32 : spec->matrix->dtype;
+    uint16_t *rounded = NULL;
+    if (!spec->vector && model->compute == CT_COMPUTE_BF16 && dtype != CT_BF16) {
+        rounded = malloc((size_t)count * sizeof *rounded);
+        if (!rounded) return ct_fail_memory(err, "weights", (size_t)count * sizeof *rounded);
+        for (int64_t i = 0; i < count; i++)
+            rounded[i] = ct_f32_to_bf16(ct_dtype_get(from, dtype, i));
+        from = rounded;
+        dtype = CT_BF16;
+    }
+    size_t bytes = (size_t)count * ct_dtype_bytes(dtype);
+    void *to = model->ops->alloc(model->device, bytes);
+    ct_status st = to ? own_placed(model, to, err) : ct_fail_memory(err, spec->name, bytes);
+    if (st == CT_OK) st = model->ops->write(model->device, to, from, bytes, err);
+    free(rounded);
+    if (st != CT_OK) return st;
+    if (spec->vector) {
+        *spec->vector = to;
+    } else {
+        spec->matrix->data = to;
+        spec->matrix->dtype = dtype;
+    }
     return CT_OK;
 }
 
@@ -212,8 +288,15 @@ static void lay_out(ct_model *model)
         state += layer->state_floats;
     }
     info->state_bytes_fixed = state * (int64_t)sizeof(float);
+}
+
+/* What follows from the arithmetic: the cache's type and with it a block's size. */
+static void lay_out_cache(ct_model *model)
+{
+    ct_model_info *info = &model->info;
+    model->cache_dtype = model->ops->cache_dtype(model->compute);
     info->state_bytes_per_block = info->attention_layers * 2 * CT_KV_BLOCK * info->kv_heads *
-                                  info->head_dim * (int64_t)sizeof(float);
+                                  info->head_dim * (int64_t)ct_dtype_bytes(model->cache_dtype);
 }
 
 static void choose_compute(ct_model *model, ct_compute_choice choice)
@@ -305,7 +388,8 @@ ct_status ct_model_open_unhashed(const char *dir, const ct_model_options *option
     char *where = ct_strf(err, "%s/config.json", dir);
     ct_model *model = calloc(1, sizeof *model);
     if (!model || !where) CT_TRY(ct_fail_memory(err, "model", sizeof *model));
-    CT_TRY(choose_ops(options->device, &model->ops, err));
+    int device_index = 0;
+    CT_TRY(choose_ops(options->device, &model->ops, &device_index, err));
     if (options->threads < 0 || options->window_visible < 0 ||
         options->window_visible > (int64_t)INT32_MAX + 1)
         CT_TRY(
@@ -323,9 +407,13 @@ ct_status ct_model_open_unhashed(const char *dir, const ct_model_options *option
 
     CT_TRY(ct_folder_open(dir, &model->folder, err));
     for (size_t i = 0; i < tensors.n; i++) CT_TRY(load_tensor(model, &tensors.specs[i], err));
-    if (!model->head.data) model->head = model->embed;
     choose_compute(model, options->compute);
-    model->info.backend = model->ops->class_name();
+    lay_out_cache(model);
+    CT_TRY(model->ops->open(device_index, &model->device, err));
+    for (size_t i = 0; i < tensors.n && !model->ops->host_memory; i++)
+        CT_TRY(upload(model, &tensors.specs[i], err));
+    if (!model->head.data) model->head = model->embed;
+    model->info.backend = model->ops->class_name(model->device);
     *out = model;
     model = NULL;
 done:
@@ -363,6 +451,9 @@ void ct_model_close(ct_model *model)
     if (model->folder) ct_folder_close(model->folder);
     for (size_t i = 0; i < model->n_owned; i++) free(model->owned[i]);
     free(model->owned);
+    for (size_t i = 0; i < model->n_placed; i++) model->ops->free(model->device, model->placed[i]);
+    free(model->placed);
+    if (model->device) model->ops->close(model->device);
     free(model);
 }
 

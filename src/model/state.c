@@ -2,34 +2,31 @@
 #include "model/state.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/err.h"
 #include "model/model.h"
 
-static void block_release(ct_kv_block *block)
+static void block_release(const ct_model *model, ct_kv_block *block)
 {
-    if (block && atomic_fetch_sub(&block->references, 1) == 1) free(block);
+    if (!block || atomic_fetch_sub(&block->references, 1) != 1) return;
+    model->ops->free(model->device, block->data);
+    free(block);
 }
 
+/* Positions not yet written are never visible, but a kernel may load a whole block and mask it: what
+ * it loads must be finite, and alloc gives zeros. */
 static ct_status block_new(const ct_model *model, ct_kv_block **out, ct_err *err)
 {
-    size_t bytes = sizeof(ct_kv_block) + (size_t)model->info.state_bytes_per_block;
-    ct_kv_block *block = malloc(bytes);
-    if (!block) return ct_fail_memory(err, "KV block", bytes);
+    size_t bytes = (size_t)model->info.state_bytes_per_block;
+    ct_kv_block *block = malloc(sizeof *block);
+    if (block) block->data = model->ops->alloc(model->device, bytes);
+    if (!block || !block->data) {
+        free(block);
+        return ct_fail_memory(err, "KV block", bytes);
+    }
     atomic_init(&block->references, 1);
-    /* Positions not yet written are never visible, but a kernel may load a whole block and mask it:
-     * what it loads must be finite. */
-    memset(block->data, 0, (size_t)model->info.state_bytes_per_block);
     *out = block;
     return CT_OK;
-}
-
-float *ct_kv_block_part(const ct_model *model, ct_kv_block *block, int64_t attention_index,
-                        int64_t part)
-{
-    return block->data +
-           (attention_index * 2 + part) * CT_KV_BLOCK * model->info.kv_heads * model->info.head_dim;
 }
 
 ct_status ct_sequence_new(const ct_model *model, ct_sequence **out, ct_err *err)
@@ -38,7 +35,7 @@ ct_status ct_sequence_new(const ct_model *model, ct_sequence **out, ct_err *err)
     if (!s) return ct_fail_memory(err, "sequence", sizeof *s);
     size_t bytes = (size_t)model->info.state_bytes_fixed;
     s->model = model;
-    s->fixed = calloc(1, bytes ? bytes : 1);
+    s->fixed = model->ops->alloc(model->device, bytes);
     if (!s->fixed) {
         free(s);
         return ct_fail_memory(err, "recurrent state", bytes);
@@ -65,7 +62,8 @@ ct_status ct_sequence_fork(const ct_sequence *sequence, ct_sequence **out, ct_er
     s->n_blocks = s->capacity = sequence->n_blocks;
     s->first_block = sequence->first_block;
     s->position = sequence->position;
-    memcpy(s->fixed, sequence->fixed, (size_t)sequence->model->info.state_bytes_fixed);
+    s->model->ops->copy(s->model->device, s->fixed, sequence->fixed,
+                        (size_t)s->model->info.state_bytes_fixed);
     *out = s;
     return CT_OK;
 }
@@ -73,9 +71,10 @@ ct_status ct_sequence_fork(const ct_sequence *sequence, ct_sequence **out, ct_er
 void ct_sequence_free(ct_sequence *sequence)
 {
     if (!sequence) return;
-    for (int64_t i = 0; i < sequence->n_blocks; i++) block_release(sequence->blocks[i]);
+    for (int64_t i = 0; i < sequence->n_blocks; i++)
+        block_release(sequence->model, sequence->blocks[i]);
     free(sequence->blocks);
-    free(sequence->fixed);
+    sequence->model->ops->free(sequence->model->device, sequence->fixed);
     free(sequence);
 }
 
@@ -92,6 +91,19 @@ int64_t ct_sequence_bytes(const ct_sequence *sequence)
            live * sequence->model->info.state_bytes_per_block;
 }
 
+ct_status ct_sequence_own_block(ct_sequence *s, int64_t block, ct_err *err)
+{
+    if (atomic_load(&s->blocks[block]->references) == 1) return CT_OK;
+    ct_kv_block *copy = NULL;
+    ct_status st = block_new(s->model, &copy, err);
+    if (st != CT_OK) return st;
+    s->model->ops->copy(s->model->device, copy->data, s->blocks[block]->data,
+                        (size_t)s->model->info.state_bytes_per_block);
+    block_release(s->model, s->blocks[block]);
+    s->blocks[block] = copy;
+    return CT_OK;
+}
+
 ct_status ct_sequence_reserve(ct_sequence *s, int64_t count, ct_err *err)
 {
     if (s->model->info.state_bytes_per_block == 0) return CT_OK;
@@ -104,13 +116,9 @@ ct_status ct_sequence_reserve(ct_sequence *s, int64_t count, ct_err *err)
         s->capacity = capacity;
     }
     int64_t partial = s->position / CT_KV_BLOCK;
-    if (partial < s->n_blocks && atomic_load(&s->blocks[partial]->references) > 1) {
-        ct_kv_block *copy = NULL;
-        ct_status st = block_new(s->model, &copy, err);
+    if (partial < s->n_blocks) {
+        ct_status st = ct_sequence_own_block(s, partial, err);
         if (st != CT_OK) return st;
-        memcpy(copy->data, s->blocks[partial]->data, (size_t)s->model->info.state_bytes_per_block);
-        block_release(s->blocks[partial]);
-        s->blocks[partial] = copy;
     }
     while (s->n_blocks < need) {
         ct_status st = block_new(s->model, &s->blocks[s->n_blocks], err);
@@ -126,7 +134,7 @@ void ct_sequence_advance(ct_sequence *s, int64_t count, int64_t window)
     if (window < 0 || s->position <= window) return;
     int64_t first = (s->position - window) / CT_KV_BLOCK;
     for (; s->first_block < first && s->first_block < s->n_blocks; s->first_block++) {
-        block_release(s->blocks[s->first_block]);
+        block_release(s->model, s->blocks[s->first_block]);
         s->blocks[s->first_block] = NULL;
     }
 }

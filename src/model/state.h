@@ -1,7 +1,7 @@
 /* state.h - the state of one sequence: KV blocks and recurrent state.
  *
  * Owns their memory. Keys and values lie in blocks of 64 positions, each holding all attention
- * layers: [attention layers, 2 (k, v), 64, G, D] f32. Blocks are reference counted, shared by
+ * layers: [attention layers, 2 (k, v), 64, G, D], f32 or bf16 as the backend has it. Blocks are reference counted, shared by
  * forks, copied before a write if shared, and dropped once no later query can see them. The
  * recurrent state of all layers is one small array, copied on fork. Bytes of a sequence:
  *   state_bytes_fixed + state_bytes_per_block * live blocks,
@@ -18,25 +18,24 @@
 
 typedef struct ct_kv_block {
     atomic_int references;
-    float data[]; /* [attention layers, 2, 64, G, D] */
+    void *data; /* the backend's: [attention layers, 2, 64, G, D] in the cache's type */
 } ct_kv_block;
 
 struct ct_sequence {
     const ct_model *model;
     int64_t position;     /* tokens consumed */
-    float *fixed;         /* recurrent state, each layer at its state_offset */
+    float *fixed;         /* recurrent state, the backend's, each layer at its state_offset */
     ct_kv_block **blocks; /* [n_blocks] by position / 64; NULL: dropped */
     int64_t n_blocks, capacity;
     int64_t first_block; /* blocks before it are dropped */
     bool in_step;        /* set while a step lists it, to find one that is listed twice */
 };
 
-/* Keys (part 0) or values (part 1) of a block for one attention layer, [64, G, D]. */
-float *ct_kv_block_part(const ct_model *model, ct_kv_block *block, int64_t attention_index,
-                        int64_t part);
 /* Makes positions position .. position+count-1 writable: allocates their blocks and copies a block
  * that is shared. On an error the sequence is as before, but for blocks that are not yet used. */
 ct_status ct_sequence_reserve(ct_sequence *sequence, int64_t count, ct_err *err) CT_CHECK;
+/* Replaces a block that other sequences have too by a copy of it. */
+ct_status ct_sequence_own_block(ct_sequence *sequence, int64_t block, ct_err *err) CT_CHECK;
 /* Moves position on by count and drops the blocks that a query from there on, which sees `window`
  * previous tokens (< 0: all), cannot see. */
 void ct_sequence_advance(ct_sequence *sequence, int64_t count, int64_t window);

@@ -14,45 +14,40 @@
 #include "model/model.h"
 #include "model/state.h"
 
-enum {
-    PASS_TOKENS = 1024, /* packed tokens of one pass; only a row that must be whole may exceed it */
-    LOGITS_TOKENS = 64, /* tokens whose logits are computed by one product */
-    LOGITS_FLOATS = 1 << 18, /* of a product: a slice of the vocabulary that stays in cache */
-    LINE_FLOATS = 16,
-};
+enum { LINE_FLOATS = 16 };
 
 struct ct_session {
     const ct_model *model;
     ct_edit_plan plan;
-    float *memory; /* working memory of the pass, on a cache line */
+    float *memory; /* working memory of the pass, the backend's */
     size_t memory_floats;
-    void *scratch; /* of the operations */
+    void *scratch; /* of the operations, the backend's */
     size_t scratch_bytes;
     /* Per pass; grown together with the numbers of rows, tokens, runs and blocks. */
-    int32_t *ids, *keep;
+    int32_t *ids;
     size_t tokens_capacity;
     ct_pass_row *rows;
     ct_seg *segs;
     float **states;
+    ct_head_rule *rules;
     size_t rows_capacity;
     ct_attn_row *attn;
     size_t attn_capacity;
     ct_attn_row *recorded;
     ct_weights_out *recorded_out;
     size_t recorded_capacity;
-    const float **kv_blocks;
+    const void **kv_blocks;
     size_t kv_capacity;
+    uint8_t *keep; /* the pass's kept heads, brought back from the backend */
+    size_t keep_capacity;
     int64_t *done; /* tokens of each row of the step that earlier passes have run */
     size_t done_capacity;
-    struct wanted *wanted;
+    /* Tokens of the pass whose logits are wanted, and where they or the choice from them go. */
+    int32_t *wanted;
+    float **logits;
+    int32_t **greedy;
     size_t wanted_capacity;
 };
-
-/* A token of a pass whose logits are wanted, and where. */
-typedef struct wanted {
-    int64_t token;
-    float *out; /* [V] */
-} wanted;
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
@@ -103,19 +98,22 @@ void ct_session_free(ct_session *session)
 {
     if (!session) return;
     ct_edit_plan_clear(&session->plan);
-    free(session->memory);
-    free(session->scratch);
+    session->model->ops->free(session->model->device, session->memory);
+    session->model->ops->free(session->model->device, session->scratch);
     free(session->ids);
-    free(session->keep);
     free(session->rows);
     free(session->segs);
     free(session->states);
+    free(session->rules);
     free(session->attn);
     free(session->recorded);
     free(session->recorded_out);
     free(session->kv_blocks);
+    free(session->keep);
     free(session->done);
     free(session->wanted);
+    free(session->logits);
+    free(session->greedy);
     free(session);
 }
 
@@ -129,10 +127,16 @@ size_t ct_session_bytes(const ct_session *session)
     return session->memory_floats * sizeof(float) + session->scratch_bytes;
 }
 
-/* Floats of working memory for a pass of `tokens`: x and normed, then the hungriest part. */
+static size_t keep_floats(const ct_model *m, int64_t tokens)
+{
+    size_t bytes = (size_t)(m->info.attention_layers * tokens * m->info.heads);
+    return ct_pass_round((bytes + sizeof(float) - 1) / sizeof(float));
+}
+
+/* Floats of working memory for a pass of `tokens`: x and normed, kept heads, then the hungriest part. */
 static size_t working_floats(const ct_model *m, int64_t tokens)
 {
-    size_t most = ct_pass_round(LOGITS_FLOATS);
+    size_t most = m->ops->host_memory ? ct_pass_round(CT_LOGITS_ROOM) : 0;
     for (int64_t i = 0; i < m->info.layers; i++) {
         const ct_layer *l = &m->layers[i];
         size_t mixer = l->mixer_kind->floats(l->mixer, m, tokens);
@@ -140,36 +144,52 @@ static size_t working_floats(const ct_model *m, int64_t tokens)
         most = mixer > most ? mixer : most;
         most = ffn > most ? ffn : most;
     }
-    return 2 * ct_pass_round((size_t)(tokens * m->info.width)) + most;
+    return 2 * ct_pass_round((size_t)(tokens * m->info.width)) + keep_floats(m, tokens) + most;
 }
 
 static size_t scratch_bytes(const ct_model *m, int64_t tokens)
 {
     size_t layers = m->ops->scratch_bytes(tokens, m->matrix_rows, m->matrix_cols, m->info.heads,
                                           m->info.head_dim);
-    size_t logits = m->ops->scratch_bytes(LOGITS_TOKENS, m->info.vocab, m->info.width,
+    size_t logits = m->ops->scratch_bytes(CT_LOGITS_ROWS, m->info.vocab, m->info.width,
                                           m->info.heads, m->info.head_dim);
     return layers > logits ? layers : logits;
 }
 
 int64_t ct_session_working_bytes(const ct_model *model)
 {
-    return (int64_t)(working_floats(model, PASS_TOKENS) * sizeof(float) +
-                     scratch_bytes(model, PASS_TOKENS));
+    int64_t tokens = model->ops->pass_tokens;
+    return (int64_t)(working_floats(model, tokens) * sizeof(float) + scratch_bytes(model, tokens));
+}
+
+int64_t ct_model_step_tokens(const ct_model *model)
+{
+    return model->ops->pass_tokens / 2;
+}
+
+/* Replaces *memory of the backend by one of `bytes`; what it held is lost. */
+static ct_status grow_backend(const ct_model *m, void **memory, size_t bytes, const char *what,
+                              ct_err *err)
+{
+    m->ops->free(m->device, *memory);
+    *memory = m->ops->alloc(m->device, bytes);
+    return *memory ? CT_OK : ct_fail_memory(err, what, bytes);
 }
 
 static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
 {
-    size_t floats = working_floats(s->model, tokens), scratch = scratch_bytes(s->model, tokens);
+    const ct_model *m = s->model;
+    size_t floats = working_floats(m, tokens), scratch = scratch_bytes(m, tokens);
     if (floats > s->memory_floats) {
         s->memory_floats = 0;
-        ct_status st = grow((void **)&s->memory, floats * sizeof(float), "working memory", err);
+        ct_status st =
+            grow_backend(m, (void **)&s->memory, floats * sizeof(float), "working memory", err);
         if (st != CT_OK) return st;
         s->memory_floats = floats;
     }
     if (scratch > s->scratch_bytes) {
         s->scratch_bytes = 0;
-        ct_status st = grow(&s->scratch, scratch, "scratch memory", err);
+        ct_status st = grow_backend(m, &s->scratch, scratch, "scratch memory", err);
         if (st != CT_OK) return st;
         s->scratch_bytes = scratch;
     }
@@ -201,7 +221,19 @@ static ct_status check_row(const ct_session *session, const ct_row *row, size_t 
                            "step: row %zu: token %" PRId64 ": expected an id from 0 to %" PRId64
                            ", got %" PRId32,
                            index, i, info->vocab - 1, row->ids[i]);
+    const ct_ops *ops = session->model->ops;
+    if (row->recording && !ops->host_memory)
+        return ct_fail(err, CT_ERR_UNSUPPORTED,
+                       "step: row %zu: device %s does not record attention; use --device cpu",
+                       index, ops->name);
     if (!row->intervention) return CT_OK;
+    if (row->intervention->weights[row->stage].mode == CT_WEIGHTS_BINARY &&
+        row->intervention->semantics.binary_mean_per_layer && !ops->host_memory)
+        return ct_fail(
+            err, CT_ERR_UNSUPPORTED,
+            "step: row %zu: device %s does not know binary under binary_mean: per_layer; "
+            "use per_query, or --device cpu",
+            index, ops->name);
     if (ct_intervention_needs_whole(row->intervention, row->stage) && row->sequence->position > 0)
         return ct_fail(
             err, CT_ERR_UNSUPPORTED,
@@ -238,12 +270,14 @@ static ct_status pack(ct_session *s, ct_row *rows, size_t n_rows, size_t *first,
 {
     ct_status st = CT_OK;
     const ct_model *model = s->model;
-    *pass = (ct_pass){.model = model, .rows = s->rows, .segs = s->segs, .states = s->states};
+    *pass = (ct_pass){.model = model, .rows = s->rows, .segs = s->segs};
     ct_edit_plan_reset(&s->plan);
     bool selects = false;
     for (size_t i = *first; i < n_rows; i++) {
         ct_row *row = &rows[i];
-        int64_t take = take_tokens(row, s->done[i], PASS_TOKENS - pass->tokens, pass->tokens);
+        if (model->ops->one_stage && row->stage != rows[*first].stage) break;
+        int64_t room = model->ops->pass_tokens - pass->tokens;
+        int64_t take = take_tokens(row, s->done[i], room, pass->tokens);
         if (take == 0) break;
         ct_pass_row *to = &s->rows[pass->n_rows];
         bool ends = s->done[i] + take == row->count;
@@ -274,52 +308,58 @@ static ct_status pack(ct_session *s, ct_row *rows, size_t n_rows, size_t *first,
         if (!ends) break;
     }
     CT_ASSERT(pass->tokens > 0);
-    if (s->tokens_capacity < (size_t)pass->tokens) {
-        size_t capacity = s->tokens_capacity;
-        CT_TRY(room((void **)&s->keep, &capacity, (size_t)pass->tokens, sizeof *s->keep, err));
-        CT_TRY(
-            room((void **)&s->ids, &s->tokens_capacity, (size_t)pass->tokens, sizeof *s->ids, err));
-    }
+    CT_TRY(room((void **)&s->ids, &s->tokens_capacity, (size_t)pass->tokens, sizeof *s->ids, err));
     for (int64_t r = 0; r < pass->n_rows; r++) {
         const ct_pass_row *row = &s->rows[r];
         size_t i = *first + (size_t)r;
         memcpy(s->ids + row->seg.first, rows[i].ids + s->done[i],
                (size_t)row->seg.count * sizeof *s->ids);
-        int32_t keep = ct_heads_keep(row->intervention, row->stage);
-        for (int64_t t = 0; t < row->seg.count; t++) s->keep[row->seg.first + t] = keep;
-        if (keep < 0) continue;
-        ct_metric metric = row->intervention->heads.metric;
+        s->states[r] = row->sequence->fixed;
+        s->rules[r] = (ct_head_rule){.keep = ct_heads_keep(row->intervention, row->stage)};
+        if (s->rules[r].keep < 0) continue;
+        ct_metric metric = s->rules[r].metric = row->intervention->heads.metric;
+        s->rules[r].seed = row->intervention->heads.seed;
         pass->wants_entropy |= metric == CT_METRIC_ENTROPY || metric == CT_METRIC_ENTROPY_INVERTED;
         pass->wants_l2 |= metric == CT_METRIC_L2;
     }
-    pass->ids = s->ids;
-    pass->keep = selects ? s->keep : NULL;
+    pass->batch = (ct_batch){.tokens = pass->tokens,
+                             .n_segs = pass->n_rows,
+                             .ids = s->ids,
+                             .segs = s->segs,
+                             .states = s->states,
+                             .rules = selects ? s->rules : NULL};
     pass->plan = &s->plan;
 done:
     return st;
 }
 
-/* The edit runs as the attention operation takes them; keys and values are per layer. */
+/* The edit runs as the attention operation takes them. A row's runs share its list of blocks. */
 static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
 {
     size_t lists = 0, longest = 0;
     ct_status st = room((void **)&s->attn, &s->attn_capacity, s->plan.n_runs, sizeof *s->attn, err);
     for (int64_t r = 0; r < pass->n_rows; r++) {
         size_t blocks = (size_t)s->rows[r].sequence->n_blocks;
-        lists += 2 * blocks;
+        lists += blocks;
         longest = blocks > longest ? blocks : longest;
     }
     if (st == CT_OK)
         st = room((void **)&s->kv_blocks, &s->kv_capacity, lists + longest, sizeof *s->kv_blocks,
                   err);
     if (st != CT_OK) return st;
+    const void **at = s->kv_blocks;
     for (int64_t r = 0; r < pass->n_rows; r++) {
         const ct_pass_row *row = &s->rows[r];
+        const ct_sequence *sequence = row->sequence;
+        for (int64_t b = 0; b < sequence->n_blocks; b++)
+            at[b] = sequence->blocks[b] ? sequence->blocks[b]->data : NULL;
         for (size_t i = row->first_run; i < row->first_run + row->n_runs; i++) {
             const ct_edit_run *run = &s->plan.runs[i];
             s->attn[i] = (ct_attn_row){
                 .seg = {row->seg.first + run->offset, run->count, row->seg.position + run->offset},
                 .window = run->window,
+                .k = at,
+                .v = at,
                 .edit = run->mode,
                 .marked = s->plan.marked + run->marked_at,
                 .marked_count = run->marked_count,
@@ -333,7 +373,11 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
             }
             pass->has_layer_means |= run->mean_per_layer;
         }
+        at += sequence->n_blocks;
     }
+    pass->attn = pass->batch.runs = s->attn;
+    pass->batch.n_runs = (int64_t)s->plan.n_runs;
+    pass->kv_spare = at;
     if (pass->records) {
         size_t capacity = s->recorded_capacity;
         CT_TRY(room((void **)&s->recorded_out, &capacity, s->plan.n_runs, sizeof *s->recorded_out,
@@ -343,123 +387,174 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
     }
     pass->recorded = s->recorded;
     pass->recorded_out = s->recorded_out;
-    pass->attn = s->attn;
-    pass->kv_blocks = s->kv_blocks;
-    pass->kv_spare = s->kv_blocks + lists;
 done:
-    return st;
-}
-
-/* ---- logits ---------------------------------------------------------------------------------- */
-
-/* The tokens of the pass whose logits are wanted, in order. */
-static ct_status find_wanted(ct_session *s, const ct_pass *pass, ct_row *rows, size_t first,
-                             int64_t *count, ct_err *err)
-{
-    int64_t n = 0, vocab = pass->model->info.vocab;
-    ct_status st = room((void **)&s->wanted, &s->wanted_capacity, (size_t)pass->tokens,
-                        sizeof *s->wanted, err);
-    if (st != CT_OK) return st;
-    for (int64_t r = 0; r < pass->n_rows; r++) {
-        const ct_row *row = &rows[first + (size_t)r];
-        const ct_seg *seg = &pass->segs[r];
-        int64_t done = s->done[first + (size_t)r];
-        bool all = row->want == CT_LOGITS_ALL, ends = done + seg->count == row->count;
-        if (row->want == CT_LOGITS_NONE) continue;
-        for (int64_t t = all ? 0 : seg->count - ends; t < seg->count; t++)
-            s->wanted[n++] = (wanted){seg->first + t, row->logits + (all ? (done + t) * vocab : 0)};
-    }
-    *count = n;
-    return CT_OK;
-}
-
-/* Logits of n <= LOGITS_TOKENS rows of normed to out, a slice of the vocabulary at a time. */
-static ct_status compute_logits(ct_pass *pass, const float *normed, const wanted *out, int64_t n,
-                                ct_err *err)
-{
-    const ct_model *m = pass->model;
-    int64_t vocab = m->info.vocab, slice = LOGITS_FLOATS / n / CT_KV_BLOCK * CT_KV_BLOCK;
-    size_t mark = pass->memory_used,
-           row_bytes = (size_t)m->head.cols * ct_dtype_bytes(m->head.dtype);
-    float *logits = ct_pass_floats(pass, LOGITS_FLOATS), *to[LOGITS_TOKENS];
-    ct_status st = CT_OK;
-    for (int64_t v = 0; st == CT_OK && v < vocab; v += slice) {
-        int64_t count = slice < vocab - v ? slice : vocab - v;
-        ct_matrix head = m->head;
-        head.data = (const char *)head.data + (size_t)v * row_bytes;
-        head.rows = count;
-        st = m->ops->matmul(&pass->op, logits, normed, n, &head, NULL, false, err);
-        for (int64_t i = 0; i < n; i++) to[i] = out[i].out + v;
-        if (st == CT_OK) m->ops->soft_cap(to, logits, n, count, m->logits_soft_cap);
-    }
-    pass->memory_used = mark;
     return st;
 }
 
 /* ---- the pass -------------------------------------------------------------------------------- */
 
+/* The tokens of the pass whose logits are wanted, in order. */
+static ct_status find_wanted(ct_session *s, ct_pass *pass, ct_row *rows, size_t first, ct_err *err)
+{
+    int64_t n = 0, vocab = pass->model->info.vocab;
+    size_t capacity = s->wanted_capacity, most = (size_t)pass->tokens;
+    ct_status st = room((void **)&s->wanted, &capacity, most, sizeof *s->wanted, err);
+    capacity = s->wanted_capacity;
+    if (st == CT_OK) st = room((void **)&s->logits, &capacity, most, sizeof(float *), err);
+    if (st == CT_OK)
+        st = room((void **)&s->greedy, &s->wanted_capacity, most, sizeof(int32_t *), err);
+    if (st != CT_OK) return st;
+    for (int64_t r = 0; r < pass->n_rows; r++) {
+        ct_row *row = &rows[first + (size_t)r];
+        const ct_seg *seg = &pass->segs[r];
+        int64_t done = s->done[first + (size_t)r];
+        bool all = row->want == CT_LOGITS_ALL, ends = done + seg->count == row->count;
+        bool greedy = row->want == CT_LOGITS_GREEDY && !pass->model->ops->host_memory;
+        if (row->want == CT_LOGITS_NONE) continue;
+        row->greedy = CT_NO_CHOICE;
+        for (int64_t t = all ? 0 : seg->count - ends; t < seg->count; t++) {
+            s->wanted[n] = (int32_t)(seg->first + t);
+            s->logits[n] = greedy ? NULL : row->logits + (all ? (done + t) * vocab : 0);
+            s->greedy[n++] = greedy ? &row->greedy : NULL;
+        }
+    }
+    pass->batch.wanted = s->wanted;
+    pass->batch.logits = s->logits;
+    pass->batch.greedy = s->greedy;
+    pass->batch.n_wanted = n;
+    return CT_OK;
+}
+
 /* All layers. Nothing after the last mixer leaves a state, so from there on only the wanted tokens
- * are computed: they move to the front of x. */
-static ct_status run_layers(ct_pass *pass, const wanted *wants, int64_t n_wanted, float *x,
-                            float *normed, ct_err *err)
+ * are computed. */
+static ct_status run_layers(ct_pass *pass, float *x, float *normed, ct_err *err)
 {
     ct_status st = CT_OK;
     const ct_model *m = pass->model;
+    const ct_batch *batch = &pass->batch;
     int64_t width = m->info.width;
     size_t mark = pass->memory_used;
-    m->ops->embed(x, pass->ids, pass->tokens, &m->embed, m->embed_scale);
+    m->ops->embed(&pass->op, x, batch, &m->embed, m->embed_scale);
     for (int64_t i = 0; i < m->info.layers; i++) {
         const ct_layer *layer = &m->layers[i];
-        m->ops->rms_norm(normed, x, pass->tokens, width, layer->mixer_norm, m->norm_eps,
-                         m->norm_offset);
+        m->ops->rms_norm(&pass->op, normed, x, width, pass->tokens, width, layer->mixer_norm,
+                         m->norm_eps, m->norm_offset);
         CT_TRY(layer->mixer_kind->forward(layer, pass, normed, x, err));
         pass->memory_used = mark;
         if (i == m->info.layers - 1) {
-            for (int64_t t = 0; t < n_wanted; t++)
-                memmove(x + t * width, x + wants[t].token * width, (size_t)width * sizeof *x);
-            pass->tokens = n_wanted;
-            if (n_wanted == 0) break;
+            pass->tokens = batch->n_wanted;
+            if (pass->tokens == 0) goto done;
+            m->ops->pick(&pass->op, normed, x, batch, width);
+            float *picked = normed;
+            normed = x;
+            x = picked;
         }
-        m->ops->rms_norm(normed, x, pass->tokens, width, layer->ffn_norm, m->norm_eps,
-                         m->norm_offset);
+        m->ops->rms_norm(&pass->op, normed, x, width, pass->tokens, width, layer->ffn_norm,
+                         m->norm_eps, m->norm_offset);
         CT_TRY(layer->ffn_kind->forward(layer, pass, normed, x, err));
         pass->memory_used = mark;
     }
-    m->ops->rms_norm(normed, x, n_wanted, width, m->final_norm, m->norm_eps, m->norm_offset);
-    for (int64_t t = 0; t < n_wanted; t += LOGITS_TOKENS) {
-        int64_t n = n_wanted - t < LOGITS_TOKENS ? n_wanted - t : LOGITS_TOKENS;
-        CT_TRY(compute_logits(pass, normed + t * width, wants + t, n, err));
-    }
+    m->ops->rms_norm(&pass->op, normed, x, width, pass->tokens, width, m->final_norm, m->norm_eps,
+                     m->norm_offset);
+    const ct_logits_args logits = {
+        .normed = normed,
+        .n = pass->tokens,
+        .head = m->head,
+        .cap = m->logits_soft_cap,
+        .logits = batch->logits,
+        .greedy = batch->greedy,
+        .room = m->ops->host_memory ? ct_pass_floats(pass, CT_LOGITS_ROOM) : NULL};
+    CT_TRY(m->ops->logits(&pass->op, &logits, err));
 done:
     return st;
+}
+
+/* What the choice of operations depends on beside the batch's counts. */
+static uint64_t shape_of(const ct_pass *pass)
+{
+    return (uint64_t)pass->wants_entropy | (uint64_t)pass->wants_l2 << 1;
+}
+
+/* Counts what the layers did to each row, and copies the last token's heads to who wants them. */
+static ct_status report_heads(ct_session *s, const ct_pass *pass, ct_err *err)
+{
+    const ct_model_info *info = &pass->model->info;
+    int64_t heads = info->heads, layers = info->attention_layers;
+    int64_t of_layer = pass->batch.tokens * heads;
+    if (pass->keep) {
+        size_t bytes = (size_t)(layers * of_layer);
+        ct_status st = room((void **)&s->keep, &s->keep_capacity, bytes, 1, err);
+        if (st == CT_OK)
+            st = pass->model->ops->read(pass->model->device, s->keep, pass->keep, bytes, err);
+        if (st != CT_OK) return st;
+    }
+    for (int64_t r = 0; r < pass->n_rows; r++) {
+        const ct_pass_row *row = &pass->rows[r];
+        int64_t last = (row->seg.first + row->seg.count - 1) * heads;
+        for (int64_t l = 0; row->heads_kept && l < layers; l++)
+            if (pass->keep)
+                memcpy(row->heads_kept + l * heads, s->keep + l * of_layer + last, (size_t)heads);
+            else memset(row->heads_kept + l * heads, 1, (size_t)heads);
+        ct_audit *audit = row->audit;
+        if (!audit) continue;
+        audit->rows[row->stage] += layers * row->seg.count;
+        if (ct_heads_keep(row->intervention, row->stage) >= 0) {
+            audit->head_rows[row->stage] += layers * row->seg.count;
+            for (int64_t l = 0; l < layers; l++)
+                for (int64_t i = 0; i < row->seg.count * heads; i++)
+                    audit->heads_dropped[row->stage] +=
+                        !s->keep[l * of_layer + row->seg.first * heads + i];
+        }
+        for (size_t i = row->first_run; i < row->first_run + row->n_runs; i++) {
+            const ct_edit_run *run = &pass->plan->runs[i];
+            audit->edit_rows[row->stage] += run->edited ? layers * run->count : 0;
+            audit->edit_rows_changed[row->stage] += layers * run->changed;
+        }
+    }
+    return CT_OK;
 }
 
 static ct_status run_pass(ct_session *s, ct_row *rows, size_t n_rows, size_t *first, ct_err *err)
 {
     ct_status st = CT_OK;
+    const ct_model *model = s->model;
     ct_pass pass;
+    bool begun = false, replayed = false;
     CT_TRY(pack(s, rows, n_rows, first, &pass, err));
     CT_TRY(pack_attention(s, &pass, err));
     CT_TRY(reserve_memory(s, pass.tokens, err));
-    pass.op = (ct_op_ctx){s->scratch, s->scratch_bytes, s->model->compute};
+    CT_TRY(find_wanted(s, &pass, rows, *first, err));
+    pass.op = (ct_op_ctx){.scratch = s->scratch,
+                          .scratch_bytes = s->scratch_bytes,
+                          .compute = model->compute,
+                          .stage = s->rows[0].stage,
+                          .device = model->device};
     pass.memory = s->memory;
     pass.memory_floats = s->memory_floats;
-    size_t size = (size_t)(pass.tokens * s->model->info.width);
+    size_t size = (size_t)(pass.tokens * model->info.width);
     float *x = ct_pass_floats(&pass, size), *normed = ct_pass_floats(&pass, size);
-    int64_t n_wanted = 0;
-    CT_TRY(find_wanted(s, &pass, rows, *first, &n_wanted, err));
-    CT_TRY(run_layers(&pass, s->wanted, n_wanted, x, normed, err));
+    if (pass.batch.rules)
+        pass.keep = (uint8_t *)ct_pass_floats(&pass, keep_floats(model, pass.tokens));
+    CT_TRY(model->ops->begin(&pass.op, &pass.batch, s->memory, shape_of(&pass), &replayed, err));
+    begun = true;
+    if (!replayed) CT_TRY(run_layers(&pass, x, normed, err));
+done:
+    if (begun) {
+        ct_status ended = model->ops->end(&pass.op, &pass.batch, st == CT_OK ? err : NULL);
+        if (st == CT_OK) st = ended;
+    }
+    if (st == CT_OK) st = report_heads(s, &pass, err);
+    if (st != CT_OK) return st;
     for (int64_t r = 0; r < pass.n_rows; r++) {
         const ct_pass_row *row = &s->rows[r];
-        int64_t window = ct_intervention_window(row->intervention, row->stage, s->model->window);
+        int64_t window = ct_intervention_window(row->intervention, row->stage, model->window);
         /* The last query may be asked once more, from one position further on. */
         if (window >= 0 && row->recording && row->recording->query.there) window++;
         ct_sequence_advance(row->sequence, row->seg.count, window);
         s->done[*first + (size_t)r] += row->seg.count;
     }
     while (*first < n_rows && s->done[*first] == rows[*first].count) ++*first;
-done:
-    return st;
+    return CT_OK;
 }
 
 ct_status ct_step(ct_session *session, ct_row *rows, size_t n_rows, ct_err *err)
@@ -478,6 +573,8 @@ ct_status ct_step(ct_session *session, ct_row *rows, size_t n_rows, ct_err *err)
     CT_TRY(room((void **)&session->rows, &capacity, n_rows, sizeof *session->rows, err));
     capacity = session->rows_capacity;
     CT_TRY(room((void **)&session->segs, &capacity, n_rows, sizeof *session->segs, err));
+    capacity = session->rows_capacity;
+    CT_TRY(room((void **)&session->rules, &capacity, n_rows, sizeof *session->rules, err));
     CT_TRY(room((void **)&session->states, &session->rows_capacity, n_rows, sizeof *session->states,
                 err));
     for (size_t first = 0; first < n_rows;) CT_TRY(run_pass(session, rows, n_rows, &first, err));
@@ -496,7 +593,11 @@ ct_status ct_session_settle(ct_session *s, const ct_sequence *sequence, ct_recor
     CT_TRY(reserve_memory(s, 1, err));
     CT_TRY(room((void **)&s->kv_blocks, &s->kv_capacity, (size_t)sequence->n_blocks,
                 sizeof *s->kv_blocks, err));
-    ct_op_ctx op = {s->scratch, s->scratch_bytes, s->model->compute};
+    ct_op_ctx op = {.scratch = s->scratch,
+                    .scratch_bytes = s->scratch_bytes,
+                    .compute = s->model->compute,
+                    .stage = CT_STAGE_GENERATION,
+                    .device = s->model->device};
     CT_TRY(ct_record_settle(s->model, &op, sequence, s->kv_blocks, recording, err));
 done:
     omp_set_num_threads(threads);

@@ -1,10 +1,14 @@
 /* op.h - the operations table: every computation of a forward pass, behind function pointers.
  *
  * Owns the shapes and the meaning of each operation. Knows dimensions, no model names. A backend
- * (ref: scalar loops that follow the equations; cpu: vector kernels; later cuda) is one
- * ct_ops table. Tensors are dense, row-major; activations are f32. Kernels never allocate: scratch
- * comes from ct_ops.scratch_bytes through ct_op_ctx. An operation that a backend lacks is NULL, and
- * opening a model on it fails with the operation's name.
+ * (ref: scalar loops that follow the equations; cpu: vector kernels; cuda: a GPU) is one
+ * ct_ops table. Tensors are dense, row-major; activations are f32. An operation that a backend lacks
+ * is NULL, and opening a model on it fails with the operation's name.
+ *
+ * Memory: weights, activations, states, KV blocks and scratch lie in the backend's memory, which only its
+ * operations read and write (the host's own where ct_ops.host_memory says so); they come from ct_ops.alloc.
+ * Everything else, such as ids, segments, lists of pointers and the structures here, lies in the host's.
+ * Kernels never allocate: scratch comes from ct_ops.scratch_bytes through ct_op_ctx.
  *
  * Dimension letters: B rows of a batch, T query tokens (all rows packed one after another), S key
  * positions, H query heads, G kv heads, D head size, E width, R recurrent width, C conv taps,
@@ -66,9 +70,9 @@ enum { CT_KV_BLOCK = 64 }; /* positions of one KV block; blocks are aligned to a
 typedef struct ct_attn_row {
     ct_seg seg;
     int64_t window; /* W: query p sees keys p-W .. p (W+1 of them); < 0: all keys 0 .. p */
-    const float *const
-        *k; /* k[b]: keys of positions 64b .. 64b+63, [64, G, D]; NULL if never visible */
-    const float *const *v; /* likewise values */
+    /* k[b] + k_offset of the call: keys of positions 64b .. 64b+63, [64, G, D] of the cache's type;
+     * k[b] is NULL if never visible. Likewise the values. */
+    const void *const *k, *const *v;
     ct_weights_mode edit;  /* after the softmax, no renormalisation; KEEP: `marked` is not read */
     const uint8_t *marked; /* [marked_count] 1 where the key position is in the edited span */
     int64_t marked_count;  /* positions from here on are unmarked */
@@ -83,15 +87,40 @@ typedef struct ct_attn_light {
     int32_t *peak;                       /* its position, the first of equals */
 } ct_attn_light;
 
+/* How many heads the tokens of a row keep, and by what they are chosen. */
+typedef struct ct_head_rule {
+    int32_t keep; /* < 0: all, nothing is chosen */
+    ct_metric metric;
+    uint64_t seed; /* of CT_METRIC_RANDOM */
+} ct_head_rule;
+
+/* The rows of a pass. ct_ops.begin takes it over to the backend, so that nothing in it may change until
+ * ct_ops.end. */
+typedef struct ct_batch {
+    int64_t tokens, n_segs, n_runs, n_wanted; /* T, rows, stretches of rows under one edit */
+    const int32_t *ids;                       /* [T] */
+    const ct_seg *segs;                       /* [n_segs] one after another, all T tokens */
+    float *const *states;                     /* [n_segs] each sequence's recurrent state */
+    const ct_attn_row
+        *runs; /* [n_runs] one after another, all T tokens; a row's runs share k and v */
+    const ct_head_rule *rules; /* [n_segs], or NULL: no row selects heads */
+    const int32_t *wanted;     /* [n_wanted] ascending: tokens whose logits are wanted, */
+    float *const *logits;   /* and [n_wanted] where, in the host's memory, as in ct_logits_args */
+    int32_t *const *greedy; /* [n_wanted] */
+    void *image;            /* the backend's */
+} ct_batch;
+
 typedef struct ct_attn_args {
     int64_t tokens, heads, kv_heads, head_dim; /* T H G D; head h uses kv head h / (H/G) */
     float scale;                               /* 1/sqrt(D) */
     const float *q;                            /* [T, H, D], rotated already */
-    float *out;          /* [T, H, D] head outputs, before any head selection */
-    float *entropy_bits; /* [T, H] or NULL; of the unedited weights */
-    float *l2;           /* [T, H] or NULL; sqrt(sum of squared weights), unedited */
-    const ct_attn_row *rows;
+    float *out;                 /* [T, H, D] head outputs, before any head selection */
+    float *entropy_bits;        /* [T, H] or NULL; of the unedited weights */
+    float *l2;                  /* [T, H] or NULL; sqrt(sum of squared weights), unedited */
+    int64_t k_offset, v_offset; /* of the layer's keys and values in a block, in elements */
+    const ct_attn_row *rows;    /* the batch's runs, or (in host memory alone) others */
     int64_t n_rows;
+    const ct_batch *batch;      /* NULL for others */
     const ct_attn_light *light; /* or NULL */
 } ct_attn_args;
 
@@ -102,6 +131,18 @@ typedef struct ct_weights_out {
     int64_t keys, stride;
 } ct_weights_out;
 
+/* What ct_ops.store_kv takes: [T, G, D] each, rotated already. */
+typedef struct ct_kv_args {
+    const float *k, *v;
+    int64_t kv_heads, head_dim, k_offset, v_offset;
+} ct_kv_args;
+
+/* What ct_ops.keep_heads chooses by. */
+typedef struct ct_keep_args {
+    int64_t heads, head_dim, layer; /* H D; the layer's index in the model, for random heads */
+    const float *entropy_bits, *l2; /* [T, H], where some rule needs them */
+} ct_keep_args;
+
 /* What Mamba's selective scan reads: N states for each of R channels. */
 typedef struct ct_scan {
     const float *x, *dt;   /* [T, R]: inputs, step sizes before their softplus */
@@ -111,112 +152,207 @@ typedef struct ct_scan {
     int64_t width, states; /* R, N */
 } ct_scan;
 
-/* Scratch for one call; provided by the caller, grown outside kernels. */
+/* Griffin's recurrence between its projections: weights of ct_ops.rglru. */
+typedef struct ct_rglru {
+    int64_t width, taps, blocks;                    /* R, C, gate blocks */
+    const float *conv, *conv_bias;                  /* [R, C], [R] */
+    ct_matrix gate_x, gate_a;                       /* [blocks, R/blocks in, R/blocks out] */
+    const float *gate_x_bias, *gate_a_bias, *param; /* [R] each */
+} ct_rglru;
+
+/* One of several products of the same x: y[T, w.rows]. */
+typedef struct ct_product {
+    float *y;
+    const ct_matrix *w;
+    const float *bias; /* or NULL */
+} ct_product;
+
+/* A mixture of experts: the `used` experts that the router rates highest, each times its share of the
+ * softmax over all. */
+typedef struct ct_experts {
+    int64_t experts, used; /* X, k */
+    ct_matrix router;      /* [X, E] */
+    ct_mlp *expert;        /* [X] */
+} ct_experts;
+
+/* What ct_ops.logits makes of n normed rows: logits = cap tanh(x head^T / cap), cap 0: x head^T. */
+typedef struct ct_logits_args {
+    const float *normed; /* [n, E] */
+    int64_t n;
+    ct_matrix head; /* [V, E] */
+    float cap;
+    float *const *logits; /* [n] in host memory: room for V each; NULL: not wanted (a backend in
+                             * other memory alone may be asked so) */
+    int32_t *const
+        *greedy; /* [n] in host memory, where logits[i] is NULL: the first id of the highest
+                             * logit, or -1 - the first id whose logit is not a number */
+    float *room; /* [CT_LOGITS_ROOM] to work in */
+} ct_logits_args;
+enum { CT_LOGITS_ROWS = 64, CT_LOGITS_ROOM = 1 << 18 }; /* of one product, in the host's memory */
+
+typedef struct ct_device ct_device; /* a backend's own; NULL where it needs none */
+
+/* What every call gets. Scratch is provided by the caller, grown outside kernels. */
 typedef struct ct_op_ctx {
     void *scratch;
     size_t scratch_bytes;
     ct_compute compute; /* F32 or BF16, never AUTO here */
+    ct_stage stage;     /* of all rows of the pass, where ct_ops.one_stage wants that */
+    ct_device *device;
 } ct_op_ctx;
 
 typedef struct ct_ops {
-    const char *name; /* "ref", "cpu" */
+    const char *name; /* "ref", "cpu", "cuda" */
+    bool host_memory; /* the backend's memory is the host's */
+    /* A pass holds rows of one stage: kernels are chosen by it, never by how many rows there are. */
+    bool one_stage;
+    int64_t pass_tokens; /* tokens of one pass at most, but for a row that must be whole */
 
     /* The class of this backend on this machine for cell keys, such as "cpu-amx"; static text. */
-    const char *(*class_name)(void);
+    const char *(*class_name)(const ct_device *device);
     /* What AUTO means for weights stored as dtype on this machine. */
     ct_compute (*choose_compute)(ct_dtype stored);
+    /* The type of keys and values in the cache. */
+    ct_dtype (*cache_dtype)(ct_compute compute);
     /* Scratch that any call needs for T tokens and matrices up to rows x cols, heads H of size D,
      * with as many threads as OpenMP now has; with more later, calls use no more than these. */
     size_t (*scratch_bytes)(int64_t tokens, int64_t max_rows, int64_t max_cols, int64_t heads,
                             int64_t head_dim);
 
+    /* ---- memory ---- */
+    /* Device number `index`; *out may be NULL where the backend needs none. */
+    ct_status (*open)(int index, ct_device **out, ct_err *err) CT_CHECK;
+    void (*close)(ct_device *device);
+    /* Zeroed, at least on a cache line; NULL if there is none left. */
+    void *(*alloc)(ct_device *device, size_t bytes);
+    void (*free)(ct_device *device, void *memory);
+    /* From the host's memory to the backend's, back, and within it. A read waits for what was asked
+     * before. */
+    ct_status (*write)(ct_device *device, void *to, const void *from, size_t bytes,
+                       ct_err *err) CT_CHECK;
+    ct_status (*read)(ct_device *device, void *to, const void *from, size_t bytes,
+                      ct_err *err) CT_CHECK;
+    void (*copy)(ct_device *device, void *to, const void *from, size_t bytes);
+    /* Bytes that alloc can still give; INT64_MAX: as much as the host has. */
+    int64_t (*free_bytes)(const ct_device *device);
+
+    /* ---- passes ---- */
+    /* Before the operations of a pass. `memory` is where its activations lie. Where *replayed becomes
+     * true they are already on their way, recorded from an earlier pass of the same shape (`shape`: what
+     * the caller's choice of operations depends on beside the batch's counts): the caller goes to end. */
+    ct_status (*begin)(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
+                       bool *replayed, ct_err *err) CT_CHECK;
+    /* After them, also where one failed: waits until all is done, and tells what failed meanwhile. */
+    ct_status (*end)(ct_op_ctx *ctx, ct_batch *batch, ct_err *err) CT_CHECK;
+
+    /* ---- operations ---- */
     /* y[T,N] = x[T,K] w[N,K]^T (+ bias[N] if not NULL) (+ what y held, if accumulate).
      * A row of y has the same bits whatever T is and whichever rows stand beside it. */
     ct_status (*matmul)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                         const ct_matrix *w, const float *bias, bool accumulate,
                         ct_err *err) CT_CHECK;
-    /* y[T,N] = block-diagonal product: y[t, b*n+j] = sum_i x[t, b*n+i] w[b,i,j] + bias[b*n+j];
-     * w is [blocks, n, n], IN before OUT (RecurrentGemma's gates). w.rows = blocks*n, w.cols = n.
-     * Always in f32: the gates decide how long a state lives. */
-    ct_status (*block_matmul)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
-                              const ct_matrix *w, int64_t blocks, const float *bias,
-                              ct_err *err) CT_CHECK;
+    /* Several products of one x, with the bits of matmul one by one. */
+    ct_status (*products)(ct_op_ctx *ctx, const ct_product *list, int64_t n, const float *x,
+                          int64_t tokens, ct_err *err) CT_CHECK;
     /* y[T,E] += the feed-forward of x[T,E], with the bits of matmul, gelu_mul or silu_mul, and matmul
      * one after another. `hidden` is room for 2 F floats for each token, T rounded up to 32. */
     ct_status (*gated_mlp)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                            const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
+    /* y[T,E] += the mixture of experts of x[T,E]; NULL: the caller makes it of route, gather, gated_mlp
+     * and scatter_add. A token's experts add to it in ascending order. */
+    ct_status (*experts)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                         const ct_experts *moe, ct_err *err) CT_CHECK;
     /* x[t,:] = table[ids[t],:] * scale. Ids are valid. */
-    void (*embed)(float *x, const int32_t *ids, int64_t tokens, const ct_matrix *table,
+    void (*embed)(ct_op_ctx *ctx, float *x, const ct_batch *batch, const ct_matrix *table,
                   float scale);
-    /* y = x / sqrt(mean(x^2) + eps) * (offset + w); offset 1 for Griffin, 0 for Jamba. y may be x.
-     */
-    void (*rms_norm)(float *y, const float *x, int64_t tokens, int64_t width, const float *w,
-                     float eps, float offset);
-    /* y = gelu(a) * b, gelu in its tanh form; y may be a or b. b NULL: y = gelu(a). */
-    void (*gelu_mul)(float *y, const float *a, const float *b, int64_t count);
+    /* y = x / sqrt(mean(x^2) + eps) * (offset + w); offset 1 for Griffin, 0 for Jamba. y is
+     * [T, width]; x's rows begin every `stride` floats; y may be x if that is the width. */
+    void (*rms_norm)(ct_op_ctx *ctx, float *y, const float *x, int64_t stride, int64_t tokens,
+                     int64_t width, const float *w, float eps, float offset);
     /* y = silu(a) * b, silu(a) = a sigmoid(a); y may be a or b. b NULL: y = silu(a). */
-    void (*silu_mul)(float *y, const float *a, const float *b, int64_t count);
-    /* y = a * b and y += a. */
-    void (*mul)(float *y, const float *a, const float *b, int64_t count);
-    void (*add)(float *y, const float *a, int64_t count);
-    /* y[r][i] = cap * tanh(x[r,i] / cap) for `count` columns of each row; cap 0: y[r][i] = x[r,i].
-     * y[r] may be x's row. */
-    void (*soft_cap)(float *const *y, const float *x, int64_t rows, int64_t count, float cap);
+    void (*silu_mul)(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count);
+    /* y[i,:] = x[batch->wanted[i],:], [n_wanted, width]; y is not x. */
+    void (*pick)(ct_op_ctx *ctx, float *y, const float *x, const ct_batch *batch, int64_t width);
+    /* See ct_logits_args. */
+    ct_status (*logits)(ct_op_ctx *ctx, const ct_logits_args *args, ct_err *err) CT_CHECK;
 
     /* Depthwise causal convolution of C taps: y[t,j] = bias[j] + sum_k w[j,k] x[t-C+1+k, j].
-     * state[s] is row s's last C-1 inputs, [C-1, R] oldest first; read, then moved on. y is not x.
-     * bias may be NULL. */
-    void (*conv1d)(float *y, const float *x, int64_t width, int64_t taps, const float *w,
-                   const float *bias, const ct_seg *segs, float *const *state, int64_t n_segs);
-    /* RG-LRU (Griffin, De et al. 2024, section 2.4): per channel
-     *   a = exp(-8 sigmoid(ga) softplus(param)); h = a h + sqrt(1-a^2) sigmoid(gx) x; y = h,
-     * and at absolute position 0: h = sigmoid(gx) x. ga, gx are the gates before their sigmoid.
-     * state[s] is row s's h, [R]; read, then moved on. y may be x. */
-    void (*rg_lru)(float *y, const float *x, const float *gate_x, const float *gate_a,
-                   const float *param, int64_t width, const ct_seg *segs, float *const *state,
-                   int64_t n_segs);
+     * states[s] + state_offset is row s's last C-1 inputs, [C-1, R] oldest first; read, then moved
+     * on. y is not x. bias may be NULL. */
+    void (*conv1d)(ct_op_ctx *ctx, float *y, const float *x, int64_t width, int64_t taps,
+                   const float *w, const float *bias, const ct_batch *batch, int64_t state_offset);
+    /* Griffin's recurrent block between its projections (De et al. 2024, sections 2.3 and 2.4):
+     *   c = conv1d(x);  ga, gx = c times the blocks of gate_a, gate_x + biases;
+     *   a = exp(-8 sigmoid(ga) softplus(param));  h = a h + sqrt(1-a^2) sigmoid(gx) c, and at absolute
+     *   position 0: h = sigmoid(gx) c;  out = h * gelu(y).
+     * The gates' products are in f32 always: they decide how long a state lives. x, y, out: [T, R]; out
+     * is none of the others. states[s] + state_offset is row s's h [R], then the last C-1 inputs of the
+     * convolution [C-1, R]; read, then moved on. `work` is room for 3 R floats for each token. */
+    ct_status (*rglru)(ct_op_ctx *ctx, float *out, const float *x, float *y, const ct_rglru *w,
+                       float *work, const ct_batch *batch, int64_t state_offset,
+                       ct_err *err) CT_CHECK;
     /* Mamba's selective scan (Gu and Dao 2023, section 3.2): per channel j and state n
      *   d = softplus(dt[t,j]);  h[n,j] = exp(-d exp(a_log[j,n])) h[n,j] + d b[t,n] x[t,j];
      *   y[t,j] = sum_n c[t,n] h[n,j] + skip[j] x[t,j].
-     * y is [T, R] and may be scan->x or scan->dt. state[s] is row s's h, [N, R]; read, then moved
-     * on. */
-    void (*selective_scan)(float *y, const ct_scan *scan, const ct_seg *segs, float *const *state,
-                           int64_t n_segs);
-    /* expert[t, i] = the expert of the i-th largest of the X logits of a token (the lowest index
-     * first among equals), i < k <= X; weight[t, i] = its softmax over all X, not normed again. A
-     * NaN counts as lowest and makes every weight of its token NaN. */
-    void (*route)(int32_t *expert, float *weight, const float *logits, int64_t tokens,
-                  int64_t experts, int64_t k);
-    /* y[i,:] = x[row[i],:], and x[row[i],:] += weight[i] * y[i,:]; no row appears twice. */
-    void (*gather)(float *y, const float *x, const int32_t *row, int64_t rows, int64_t width);
-    void (*scatter_add)(float *x, const float *y, const int32_t *row, const float *weight,
-                        int64_t rows, int64_t width);
+     * y is [T, R] and may be scan->x or scan->dt. states[s] + state_offset is row s's h, [N, R]; read,
+     * then moved on. */
+    void (*selective_scan)(ct_op_ctx *ctx, float *y, const ct_scan *scan, const ct_batch *batch,
+                           int64_t state_offset);
     /* Rotates the first `rotary` dims of each of the T x heads vectors [heads, D] in place:
      * pairs (j, j + rotary/2), angle position * theta^(-2j/rotary). */
-    void (*rope)(float *x, int64_t heads, int64_t head_dim, int64_t rotary, float theta,
-                 const ct_seg *segs, int64_t n_segs);
+    void (*rope)(ct_op_ctx *ctx, float *x, int64_t heads, int64_t head_dim, int64_t rotary,
+                 float theta, const ct_batch *batch);
+    /* Writes keys and values of the batch's tokens into the rows' blocks, in the cache's type. */
+    void (*store_kv)(ct_op_ctx *ctx, const ct_kv_args *args, const ct_batch *batch);
     /* Softmax attention with its entropy and l2 in one pass, see ct_attn_args. Sums run over blocks
      * of 64 absolute positions, so bits do not depend on how the prompt was cut. */
     ct_status (*attention)(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err) CT_CHECK;
+    /* Chooses heads by each row's rule and zeroes the outputs of the others: keep[t,h] = 1 for the heads
+     * of the highest score (lowest index first among equals; NaN counts as lowest), else 0 and
+     * out[t,h,:] = 0. Rows that choose none keep all. Scores: -entropy, l2, entropy, or random by
+     * (seed, layer, position * H + h). */
+    void (*keep_heads)(ct_op_ctx *ctx, uint8_t *keep, float *out, const ct_keep_args *args,
+                       const ct_batch *batch);
     /* before[h, s] = the softmax weight of key position s for each token of the rows, after[h, s] = the
      * same under the row's edit; nothing is written where the query does not see the position.
      * out[r] is row r's. Of args, entropy, l2, light and values are not read, and nothing is
-     * written there. For recorders: computed from the keys in f32 apart from `attention`, and so
+     * written there. NULL: the backend records nothing, args.light neither. For recorders: computed from the keys in f32 apart from `attention`, and so
      * equal to what it uses up to rounding. */
     ct_status (*attention_weights)(ct_op_ctx *ctx, const ct_attn_args *args,
                                    const ct_weights_out *out, ct_err *err) CT_CHECK;
-    /* keep[t,h] = 1 for the k[t] heads of the highest score (lowest index first among equals), else
-     * 0. k[t] < 0: all heads are kept. NaN scores count as lowest. */
-    void (*select_heads)(uint8_t *keep, const float *score, const int32_t *k, int64_t tokens,
-                         int64_t heads);
-    /* x[t,h,:] = 0 where keep[t,h] is 0. */
-    void (*mask_heads)(float *x, const uint8_t *keep, int64_t tokens, int64_t heads,
-                       int64_t head_dim);
-} ct_ops;
 
-/* ct_ops.gated_mlp by the table's own products. */
-ct_status ct_mlp_by_parts(const ct_ops *ops, ct_op_ctx *ctx, float *y, const float *x,
-                          int64_t tokens, const ct_mlp *mlp, float *hidden, ct_err *err) CT_CHECK;
+    /* expert[t, i] = the expert of the i-th largest of the X logits of a token (the lowest index
+     * first among equals), i < k <= X; weight[t, i] = its softmax over all X, not normed again. A
+     * NaN counts as lowest and makes every weight of its token NaN. */
+    void (*route)(ct_op_ctx *ctx, int32_t *expert, float *weight, const float *logits,
+                  int64_t tokens, int64_t experts, int64_t k);
+    /* y[i,:] = x[row[i],:], and x[row[i],:] += weight[i] * y[i,:]; no row appears twice. */
+    void (*gather)(ct_op_ctx *ctx, float *y, const float *x, const int32_t *row, int64_t rows,
+                   int64_t width);
+    void (*scatter_add)(ct_op_ctx *ctx, float *x, const float *y, const int32_t *row,
+                        const float *weight, int64_t rows, int64_t width);
+
+    /* ---- parts of the operations above, which no model calls (op/parts.h) ---- */
+    /* y[T,N] = block-diagonal product: y[t, b*n+j] = sum_i x[t, b*n+i] w[b,i,j] + bias[b*n+j];
+     * w is [blocks, n, n], IN before OUT (RecurrentGemma's gates). w.rows = blocks*n, w.cols = n.
+     * Always in f32. */
+    ct_status (*block_matmul)(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                              const ct_matrix *w, int64_t blocks, const float *bias,
+                              ct_err *err) CT_CHECK;
+    /* y = gelu(a) * b, gelu in its tanh form; y may be a or b. b NULL: y = gelu(a). */
+    void (*gelu_mul)(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count);
+    /* y = a * b. */
+    void (*mul)(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count);
+    /* y[r][i] = cap * tanh(x[r,i] / cap) for `count` columns of each row; cap 0: y[r][i] = x[r,i].
+     * y[r] may be x's row. */
+    void (*soft_cap)(ct_op_ctx *ctx, float *const *y, const float *x, int64_t rows, int64_t count,
+                     float cap);
+    /* The recurrence of rglru alone: gate_x, gate_a are the gates before their sigmoid; y may be x;
+     * states[s] + state_offset is row s's h, [R]. */
+    void (*rg_lru)(ct_op_ctx *ctx, float *y, const float *x, const float *gate_x,
+                   const float *gate_a, const float *param, int64_t width, const ct_batch *batch,
+                   int64_t state_offset);
+} ct_ops;
 
 /* The scalar reference: the oracle of every other backend. */
 const ct_ops *ct_ops_ref(void);
@@ -226,5 +362,7 @@ const ct_ops *ct_ops_ref(void);
  * row's results have the same bits in any batch and with any number of threads; classes differ in
  * bits. */
 const ct_ops *ct_ops_cpu(void);
+/* A GPU through CUDA, class such as "cuda-sm90"; NULL where the program was built without. */
+const ct_ops *ct_ops_cuda(void);
 
 #endif

@@ -280,7 +280,7 @@ static ct_status make_plan(ct_work *work, const todo *left, ct_plan *plan, ct_er
         .sequence_bytes = info->state_bytes_fixed + info->vocab * (int64_t)sizeof(float),
         .block_bytes = info->state_bytes_per_block,
         .window = full || info->window <= 0 ? -1 : info->window - 1,
-        .step_tokens = CT_PREFILL_STEP,
+        .step_tokens = ct_model_step_tokens(work->model),
         .rows = DECODE_ROWS,
         .begins_anew = work->semantics.kv_cache_off,
     };

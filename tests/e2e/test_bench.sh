@@ -32,20 +32,20 @@ for step in model["steps"]:
     positive(step["ms"], step["tokens_per_s"], step["gflop_s"], step["least_ms"], step["state_bytes"])
     assert len(step["all_ms"]) == (1 if step["step"] == "prefill" else 2)
     names = {op["op"] for op in step["operations"]}
-    assert names >= {"matmul", "attention", "rg_lru", "conv1d", "block_matmul", "rms_norm", "embed"}, names
+    assert names >= {"matmul", "products", "attention", "rglru", "gated_mlp", "logits", "rms_norm", "embed"}, names
     for op in step["operations"]:
         positive(op["ms_a_call"], op["calls_a_step"], op["share_of_limit"])
     # What the operations take is within what the step takes.
     inside = sum(op["ms_a_call"] * op["calls_a_step"] for op in step["operations"])
     assert inside < 1.05 * max(step["all_ms"]), (inside, step["all_ms"])
 # The products of a prefill are the arithmetic of its parameters: 2 a parameter and token, but for the
-# embedding (looked up), whose table meets the last token alone, as the last feed-forward does, and the
-# vectors.
+# embedding (looked up), whose table meets the last token alone, as the last feed-forward does, the gates
+# (inside rglru), and the vectors.
 prefill = model["steps"][0]
 products = sum(op["flop"] * op["calls_a_step"] for op in prefill["operations"]
-               if op["op"] in ("matmul", "block_matmul", "gated_mlp") and op["tokens"] == 65)
-table, last = 4096 * 256, 3 * 256 * 384
-assert 0.98 < products / (2 * 65 * (model["parameters"] - table - last)) <= 1, products
+               if op["op"] in ("matmul", "products", "gated_mlp") and op["tokens"] == 65)
+table, last, gates = 4096 * 256, 3 * 256 * 384, 8 * 2 * 256 * 32
+assert 0.98 < products / (2 * 65 * (model["parameters"] - table - last - gates)) <= 1, products
 forked, own = model["steps"][3:]
 assert own["state_bytes"] > forked["state_bytes"]
 PYTHON

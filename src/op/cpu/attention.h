@@ -70,6 +70,19 @@ CT_INLINE uint64_t needle_bits(const ct_attn_row *row, int64_t block)
     return bits;
 }
 
+/* A block's keys and values of the tile's kv head, [64, G, D]. */
+CT_INLINE const float *block_keys(const attn_tile *tile, int64_t block)
+{
+    return (const float *)tile->row->k[block] + tile->args->k_offset +
+           tile->kv_head * tile->args->head_dim;
+}
+
+CT_INLINE const float *block_values_at(const attn_tile *tile, int64_t block)
+{
+    return (const float *)tile->row->v[block] + tile->args->v_offset +
+           tile->kv_head * tile->args->head_dim;
+}
+
 /* Bits 64b .. 64b+63 of a row's marks. */
 CT_INLINE uint64_t marked_bits(const ct_attn_row *row, int64_t block)
 {

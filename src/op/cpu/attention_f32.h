@@ -47,7 +47,7 @@ CT_INLINE void transpose_keys(float *kt, const float *k, int64_t stride, int64_t
 static void block_scores(const attn_tile *tile, int64_t block)
 {
     int64_t dim = tile->args->head_dim, stride = tile->args->kv_heads * dim;
-    transpose_keys(tile->kt, tile->row->k[block] + tile->kv_head * dim, stride, dim);
+    transpose_keys(tile->kt, block_keys(tile, block), stride, dim);
     gemm(tile->pairs, CT_KV_BLOCK, dim, tile->q, dim, tile->kt, CT_F32, CT_KV_BLOCK, tile->score,
          CT_KV_BLOCK, GEMM_SET);
 }
@@ -95,7 +95,7 @@ static void block_values(const attn_tile *tile, int64_t block)
 {
     int64_t dim = tile->args->head_dim, stride = tile->args->kv_heads * dim;
     int64_t width = tile->value_width;
-    const float *v = tile->row->v[block] + tile->kv_head * dim;
+    const float *v = block_values_at(tile, block);
     if (width != dim) { /* rows of whole vectors */
         for (int64_t s = 0; s < CT_KV_BLOCK; s++)
             memcpy(tile->vt + s * width, v + s * stride, (size_t)dim * sizeof *v);

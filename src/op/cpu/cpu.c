@@ -17,13 +17,14 @@ size_t ct_cpu_scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, 
                             int64_t head_dim)
 {
     (void)max_rows;
-    (void)heads;
+    size_t scores = (size_t)heads * sizeof(float);
     size_t threads = (size_t)omp_get_max_threads();
     size_t attention = threads * ct_attn_scratch_floats(head_dim) * sizeof(float) + 64;
     /* Activations packed (as f32, or rounded to bf16 in tiles of 32 x 32), and each thread's room. */
     size_t product = (size_t)(tokens + 31) * (size_t)(max_cols + 31) * sizeof(float) +
                      threads * CT_PACKED_FLOATS * sizeof(float) + 64;
-    return attention > product ? attention : product;
+    size_t most = attention > product ? attention : product;
+    return most > scores ? most : scores;
 }
 
 int ct_ops_cpu_all(const ct_ops *out[4])
@@ -49,6 +50,6 @@ const ct_ops *ct_ops_cpu(void)
     int count = ct_ops_cpu_all(all);
     const char *limit = getenv("CORTADO_MAX_ISA");
     for (int i = 0; limit && i < count; i++)
-        if (strcmp(all[i]->class_name() + strlen("cpu-"), limit) == 0) return all[i];
+        if (strcmp(all[i]->class_name(NULL) + strlen("cpu-"), limit) == 0) return all[i];
     return all[count - 1];
 }

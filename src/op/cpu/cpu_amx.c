@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "op/cpu/attention.h"
 #include "op/cpu/vec.h"
+#include "op/parts.h"
 
 enum {
     TILE = 16,         /* rows of a tile */
@@ -497,7 +498,7 @@ static void block_scores(const attn_tile *tile, int64_t block)
 {
     int64_t dim = tile->args->head_dim, stride = tile->args->kv_heads * dim;
     int64_t steps = dim_steps(tile), row_words = steps * STEP;
-    const float *k = tile->row->k[block] + tile->kv_head * dim;
+    const float *k = block_keys(tile, block);
     uint16_t *keys = (uint16_t *)(void *)tile->kt;
     for (int64_t s = 0; s < CT_KV_BLOCK; s++)
         for (int64_t d = 0; d < dim; d += STEP) {
@@ -540,7 +541,7 @@ static void block_values(const attn_tile *tile, int64_t block)
 {
     int64_t dim = tile->args->head_dim, stride = tile->args->kv_heads * dim;
     int64_t width = tile->value_width;
-    const float *v = tile->row->v[block] + tile->kv_head * dim;
+    const float *v = block_values_at(tile, block);
     int64_t from, to, unused; /* what some token of the tile sees; the rest's memory may hold NaN */
     visible(tile, 0, block, &from, &unused);
     visible(tile, tile->tokens - 1, block, &unused, &to);

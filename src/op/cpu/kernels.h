@@ -40,34 +40,34 @@ enum {
         }                                                                                          \
     } while (0)
 
-static void gelu_mul(float *y, const float *a, const float *b, int64_t count)
+static void gelu_mul(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count)
 {
+    (void)ctx;
     if (b)
         CT_FOR_VECTORS(
             count, v_store_part(y + i, v_gelu(v_load_part(a + i, n)) * v_load_part(b + i, n), n););
     else CT_FOR_VECTORS(count, v_store_part(y + i, v_gelu(v_load_part(a + i, n)), n););
 }
 
-static void silu_mul(float *y, const float *a, const float *b, int64_t count)
+static void silu_mul(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count)
 {
+    (void)ctx;
     if (b)
         CT_FOR_VECTORS(
             count, v_store_part(y + i, v_silu(v_load_part(a + i, n)) * v_load_part(b + i, n), n););
     else CT_FOR_VECTORS(count, v_store_part(y + i, v_silu(v_load_part(a + i, n)), n););
 }
 
-static void mul(float *y, const float *a, const float *b, int64_t count)
+static void mul(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count)
 {
+    (void)ctx;
     CT_FOR_VECTORS(count, v_store_part(y + i, v_load_part(a + i, n) * v_load_part(b + i, n), n););
 }
 
-static void add(float *y, const float *a, int64_t count)
+static void soft_cap(ct_op_ctx *ctx, float *const *y, const float *x, int64_t rows, int64_t count,
+                     float cap)
 {
-    CT_FOR_VECTORS(count, v_store_part(y + i, v_load_part(y + i, n) + v_load_part(a + i, n), n););
-}
-
-static void soft_cap(float *const *y, const float *x, int64_t rows, int64_t count, float cap)
-{
+    (void)ctx;
     int64_t chunks = (count + CT_CHUNK - 1) / CT_CHUNK;
 #pragma omp parallel for schedule(static) if (rows * count >= CT_PARALLEL)
     for (int64_t task = 0; task < rows * chunks; task++) {
@@ -80,9 +80,12 @@ static void soft_cap(float *const *y, const float *x, int64_t rows, int64_t coun
     }
 }
 
-static void embed(float *x, const int32_t *ids, int64_t tokens, const ct_matrix *table, float scale)
+static void embed(ct_op_ctx *ctx, float *x, const ct_batch *batch, const ct_matrix *table,
+                  float scale)
 {
-    int64_t width = table->cols;
+    (void)ctx;
+    int64_t width = table->cols, tokens = batch->tokens;
+    const int32_t *ids = batch->ids;
 #pragma omp parallel for schedule(static) if (tokens * width >= CT_PARALLEL)
     for (int64_t t = 0; t < tokens; t++)
         for (int64_t i = 0; i < width; i += VL) {
@@ -92,16 +95,19 @@ static void embed(float *x, const int32_t *ids, int64_t tokens, const ct_matrix 
         }
 }
 
-static void gather(float *y, const float *x, const int32_t *row, int64_t rows, int64_t width)
+static void gather(ct_op_ctx *ctx, float *y, const float *x, const int32_t *row, int64_t rows,
+                   int64_t width)
 {
+    (void)ctx;
 #pragma omp parallel for schedule(static) if (rows * width >= CT_PARALLEL)
     for (int64_t i = 0; i < rows; i++)
         memcpy(y + i * width, x + row[i] * width, (size_t)width * sizeof *y);
 }
 
-static void scatter_add(float *x, const float *y, const int32_t *row, const float *weight,
-                        int64_t rows, int64_t width)
+static void scatter_add(ct_op_ctx *ctx, float *x, const float *y, const int32_t *row,
+                        const float *weight, int64_t rows, int64_t width)
 {
+    (void)ctx;
 #pragma omp parallel for schedule(static) if (rows * width >= CT_PARALLEL)
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < width; j += VL) {
@@ -113,12 +119,13 @@ static void scatter_add(float *x, const float *y, const int32_t *row, const floa
         }
 }
 
-static void rms_norm(float *y, const float *x, int64_t tokens, int64_t width, const float *w,
-                     float eps, float offset)
+static void rms_norm(ct_op_ctx *ctx, float *y, const float *x, int64_t stride, int64_t tokens,
+                     int64_t width, const float *w, float eps, float offset)
 {
+    (void)ctx;
 #pragma omp parallel for schedule(static) if (tokens * width >= CT_PARALLEL)
     for (int64_t t = 0; t < tokens; t++) {
-        const float *row = x + t * width;
+        const float *row = x + t * stride;
         vf sum[4] = {{0}, {0}, {0}, {0}};
         int64_t i = 0;
         for (; i + 4 * VL <= width; i += 4 * VL)
@@ -187,11 +194,13 @@ CT_INLINE void conv1d_row(float *y, const float *x, int64_t width, int64_t taps,
     }
 }
 
-static void conv1d(float *y, const float *x, int64_t width, int64_t taps, const float *w,
-                   const float *bias, const ct_seg *segs, float *const *state, int64_t n_segs)
+static void conv1d(ct_op_ctx *ctx, float *y, const float *x, int64_t width, int64_t taps,
+                   const float *w, const float *bias, const ct_batch *batch, int64_t state_offset)
 {
+    const ct_seg *segs = batch->segs;
+    int64_t n_segs = batch->n_segs;
     if (taps > CT_TAPS_MAX) { /* no known model; right, not fast */
-        ct_ref_conv1d(y, x, width, taps, w, bias, segs, state, n_segs);
+        ct_ref_conv1d(ctx, y, x, width, taps, w, bias, batch, state_offset);
         return;
     }
     enum { ROWS = 8 }; /* of a task: the weights are turned once for all */
@@ -206,7 +215,8 @@ static void conv1d(float *y, const float *x, int64_t width, int64_t taps, const 
         for (int64_t k = 0; k < taps; k++)
             for (int64_t j = 0; j < channels; j++) by_tap[k][j] = w[(first + j) * taps + k];
         for (int64_t s = row; s < min_i64(row + ROWS, n_segs); s++)
-            conv1d_row(y, x, width, taps, by_tap, bias, &segs[s], state[s], first, channels);
+            conv1d_row(y, x, width, taps, by_tap, bias, &segs[s], batch->states[s] + state_offset,
+                       first, channels);
     }
 }
 
@@ -240,17 +250,20 @@ CT_INLINE void rg_lru_task(float *y, const float *x, const float *gate_x, const 
         v_store_part(state + first + v * VL, h[v], min_i64(VL, channels - v * VL));
 }
 
-static void rg_lru(float *y, const float *x, const float *gate_x, const float *gate_a,
-                   const float *param, int64_t width, const ct_seg *segs, float *const *state,
-                   int64_t n_segs)
+static void rg_lru(ct_op_ctx *ctx, float *y, const float *x, const float *gate_x,
+                   const float *gate_a, const float *param, int64_t width, const ct_batch *batch,
+                   int64_t state_offset)
 {
+    (void)ctx;
+    const ct_seg *segs = batch->segs;
+    int64_t n_segs = batch->n_segs;
     int64_t of_task = wide_channels(width, n_segs), per_row = (width + of_task - 1) / of_task;
     int64_t work = all_tokens(segs, n_segs) * width;
 #pragma omp parallel for schedule(static) if (work >= CT_PARALLEL / 4)
     for (int64_t task = 0; task < n_segs * per_row; task++) {
         int64_t s = task / per_row, first = task % per_row * of_task;
-        rg_lru_task(y, x, gate_x, gate_a, param, width, &segs[s], state[s], first,
-                    min_i64(of_task, width - first));
+        rg_lru_task(y, x, gate_x, gate_a, param, width, &segs[s], batch->states[s] + state_offset,
+                    first, min_i64(of_task, width - first));
     }
 }
 
@@ -278,17 +291,18 @@ CT_INLINE void cos_sin(float *cosine, float *sine, const double *frequency, doub
     }
 }
 
-static void rope(float *x, int64_t heads, int64_t head_dim, int64_t rotary, float theta,
-                 const ct_seg *segs, int64_t n_segs)
+static void rope(ct_op_ctx *ctx, float *x, int64_t heads, int64_t head_dim, int64_t rotary,
+                 float theta, const ct_batch *batch)
 {
+    (void)ctx;
     int64_t half = rotary / 2;
     for (int64_t base = 0; base < half; base += CT_ANGLES) {
         int64_t count = min_i64(CT_ANGLES, half - base);
         double frequency[CT_ANGLES];
         for (int64_t j = 0; j < count; j++)
             frequency[j] = pow((double)theta, -2.0 * (double)(base + j) / (double)rotary);
-        for (int64_t s = 0; s < n_segs; s++) {
-            const ct_seg seg = segs[s];
+        for (int64_t s = 0; s < batch->n_segs; s++) {
+            const ct_seg seg = batch->segs[s];
 #pragma omp parallel for schedule(static) if (seg.count * heads * head_dim >= CT_PARALLEL)
             for (int64_t t = 0; t < seg.count; t++) {
                 float cosine[CT_ANGLES], sine[CT_ANGLES];

@@ -7,7 +7,7 @@
 
 ct_limit_loops ct_limit_loops_cpu(void)
 {
-    const char *name = ct_ops_cpu()->class_name();
+    const char *name = ct_ops_cpu()->class_name(NULL);
 #if defined(__x86_64__)
     if (strcmp(name, "cpu-avx2") == 0) return ct_limit_loops_avx2();
     if (strcmp(name, "cpu-avx512") == 0) return ct_limit_loops_avx512();

@@ -86,11 +86,13 @@ static void scan_row(float *y, const ct_scan *scan, scan_room *room, const ct_se
     for (int64_t n = 0; n < states; n++) memcpy(state + n * width + first, room->h[n], bytes);
 }
 
-static void selective_scan(float *y, const ct_scan *scan, const ct_seg *segs, float *const *state,
-                           int64_t n_segs)
+static void selective_scan(ct_op_ctx *ctx, float *y, const ct_scan *scan, const ct_batch *batch,
+                           int64_t state_offset)
 {
+    const ct_seg *segs = batch->segs;
+    int64_t n_segs = batch->n_segs;
     if (scan->states > CT_STATES_MAX) {
-        ct_ref_selective_scan(y, scan, segs, state, n_segs);
+        ct_ref_selective_scan(ctx, y, scan, batch, state_offset);
         return;
     }
     int64_t width = scan->width, per_row = channel_tasks(width);
@@ -105,7 +107,7 @@ static void selective_scan(float *y, const ct_scan *scan, const ct_seg *segs, fl
         memcpy(room.skip, scan->skip + first, (size_t)channels * sizeof *room.skip);
         scan_rates(&room, scan, first, channels);
         for (int64_t s = row; s < min_i64(row + CT_ROWS_OF_SCAN, n_segs); s++)
-            scan_row(y, scan, &room, &segs[s], state[s], first, channels);
+            scan_row(y, scan, &room, &segs[s], batch->states[s] + state_offset, first, channels);
     }
 }
 

@@ -8,14 +8,16 @@
 #include "op/cpu/matmul.h"
 #include "op/cpu/scan.h"
 #include "op/cpu/weights.h"
+#include "op/parts.h"
 
 #define CT_PASTE_(a, b)  a##b
 #define CT_PASTE(a, b)   CT_PASTE_(a, b)
 #define CT_STRING_(name) #name
 #define CT_STRING(name)  CT_STRING_(name)
 
-static const char *class_name(void)
+static const char *class_name(const ct_device *device)
 {
+    (void)device;
     return "cpu-" CT_STRING(CT_ISA);
 }
 
@@ -32,22 +34,40 @@ static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tok
     return ct_mlp_by_parts(CT_PASTE(ct_ops_cpu_, CT_ISA)(), ctx, y, x, tokens, mlp, hidden, err);
 }
 
-#define CT_OPS_TABLE(class_name_, choose_compute_, matmul_, mlp_, attention_)                      \
+static ct_status products(ct_op_ctx *ctx, const ct_product *list, int64_t n, const float *x,
+                          int64_t tokens, ct_err *err)
+{
+    return ct_products_by_parts(CT_PASTE(ct_ops_cpu_, CT_ISA)(), ctx, list, n, x, tokens, err);
+}
+
+static ct_status rglru(ct_op_ctx *ctx, float *out, const float *x, float *y, const ct_rglru *w,
+                       float *work, const ct_batch *batch, int64_t state_offset, ct_err *err)
+{
+    return ct_rglru_by_parts(CT_PASTE(ct_ops_cpu_, CT_ISA)(), ctx, out, x, y, w, work, batch,
+                             state_offset, err);
+}
+
+static ct_status logits(ct_op_ctx *ctx, const ct_logits_args *args, ct_err *err)
+{
+    return ct_logits_by_parts(CT_PASTE(ct_ops_cpu_, CT_ISA)(), ctx, args, err);
+}
+
+#define CT_OPS_TABLE(class_name_, choose_compute_, matmul_, products_, mlp_, logits_, attention_)  \
     {                                                                                              \
-        .name = "cpu", .class_name = class_name_, .choose_compute = choose_compute_,               \
-        .scratch_bytes = ct_cpu_scratch_bytes, .matmul = matmul_, .block_matmul = block_matmul,    \
-        .gated_mlp = mlp_, .embed = embed, .rms_norm = rms_norm, .gelu_mul = gelu_mul,             \
-        .silu_mul = silu_mul, .mul = mul, .add = add, .soft_cap = soft_cap, .conv1d = conv1d,      \
-        .rg_lru = rg_lru, .selective_scan = selective_scan, .route = ct_ref_route,                 \
-        .gather = gather, .scatter_add = scatter_add, .rope = rope, .attention = attention_,       \
-        .attention_weights = attention_weights, .select_heads = ct_ref_select_heads,               \
-        .mask_heads = ct_ref_mask_heads,                                                           \
+        .name = "cpu", CT_HOST_MEMORY, .class_name = class_name_,                                  \
+        .choose_compute = choose_compute_, .scratch_bytes = ct_cpu_scratch_bytes,                  \
+        .matmul = matmul_, .products = products_, .gated_mlp = mlp_, .embed = embed,               \
+        .rms_norm = rms_norm, .silu_mul = silu_mul, .logits = logits_, .conv1d = conv1d,           \
+        .rglru = rglru, .selective_scan = selective_scan, .rope = rope, .attention = attention_,   \
+        .attention_weights = attention_weights, .block_matmul = block_matmul,                      \
+        .gelu_mul = gelu_mul, .mul = mul, .soft_cap = soft_cap, .rg_lru = rg_lru,                  \
+        .route = ct_ref_route, .gather = gather, .scatter_add = scatter_add,                       \
     }
 
 const ct_ops *CT_PASTE(ct_ops_cpu_, CT_ISA)(void)
 {
     static const ct_ops ops =
-        CT_OPS_TABLE(class_name, choose_compute, matmul, gated_mlp, attention);
+        CT_OPS_TABLE(class_name, choose_compute, matmul, products, gated_mlp, logits, attention);
     return &ops;
 }
 

@@ -8,11 +8,13 @@
 #include "base/err.h"
 #include "op/ref/ref.h"
 
-void ct_ref_rope(float *x, int64_t heads, int64_t head_dim, int64_t rotary, float theta,
-                 const ct_seg *segs, int64_t n_segs)
+void ct_ref_rope(ct_op_ctx *ctx, float *x, int64_t heads, int64_t head_dim, int64_t rotary,
+                 float theta, const ct_batch *batch)
 {
+    (void)ctx;
+    const ct_seg *segs = batch->segs;
     int64_t half = rotary / 2;
-    for (int64_t s = 0; s < n_segs; s++)
+    for (int64_t s = 0; s < batch->n_segs; s++)
         for (int64_t t = 0; t < segs[s].count; t++)
             for (int64_t j = 0; j < half; j++) {
                 double angle = (double)(segs[s].position + t) *
@@ -35,16 +37,17 @@ typedef struct query {
     int64_t kv_head, begin, end; /* visible positions begin .. end-1 */
 } query;
 
-static const float *kv_at(const query *at, const float *const *blocks, int64_t position)
+static const float *kv_at(const query *at, const void *const *blocks, int64_t offset,
+                          int64_t position)
 {
     const ct_attn_args *args = at->args;
-    return blocks[position / CT_KV_BLOCK] +
+    return (const float *)blocks[position / CT_KV_BLOCK] + offset +
            (position % CT_KV_BLOCK * args->kv_heads + at->kv_head) * args->head_dim;
 }
 
 static double score(const query *at, int64_t position)
 {
-    const float *k = kv_at(at, at->row->k, position);
+    const float *k = kv_at(at, at->row->k, at->args->k_offset, position);
     double sum = 0;
     for (int64_t d = 0; d < at->args->head_dim; d++) sum += (double)at->q[d] * (double)k[d];
     return sum * (double)at->args->scale;
@@ -114,7 +117,7 @@ static void attend(const query *at, double *acc, float *out, int64_t index)
             needle[0] += before;
             needle[1] += weight;
         }
-        const float *v = kv_at(at, row->v, s);
+        const float *v = kv_at(at, row->v, at->args->v_offset, s);
         for (int64_t d = 0; d < dim; d++) acc[d] += weight * (double)v[d];
     }
     for (int64_t d = 0; d < dim; d++) out[d] = (float)acc[d];

@@ -18,9 +18,10 @@ static float rank_of(float logit)
     return isnan(logit) ? -INFINITY : logit;
 }
 
-void ct_ref_route(int32_t *expert, float *weight, const float *logits, int64_t tokens,
-                  int64_t experts, int64_t k)
+void ct_ref_route(ct_op_ctx *ctx, int32_t *expert, float *weight, const float *logits,
+                  int64_t tokens, int64_t experts, int64_t k)
 {
+    (void)ctx;
     for (int64_t t = 0; t < tokens; t++) {
         const float *row = logits + t * experts;
         for (int64_t e = 0; e < experts; e++) {
@@ -35,15 +36,18 @@ void ct_ref_route(int32_t *expert, float *weight, const float *logits, int64_t t
     }
 }
 
-void ct_ref_gather(float *y, const float *x, const int32_t *row, int64_t rows, int64_t width)
+void ct_ref_gather(ct_op_ctx *ctx, float *y, const float *x, const int32_t *row, int64_t rows,
+                   int64_t width)
 {
+    (void)ctx;
     for (int64_t i = 0; i < rows; i++)
         memcpy(y + i * width, x + row[i] * width, (size_t)width * sizeof *y);
 }
 
-void ct_ref_scatter_add(float *x, const float *y, const int32_t *row, const float *weight,
-                        int64_t rows, int64_t width)
+void ct_ref_scatter_add(ct_op_ctx *ctx, float *x, const float *y, const int32_t *row,
+                        const float *weight, int64_t rows, int64_t width)
 {
+    (void)ctx;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < width; j++) {
             float *to = &x[row[i] * width + j];

@@ -3,9 +3,11 @@
  * Slow, small, and right: the oracle of the other backends, and a device of its own ("ref").
  */
 #include "op/ref/ref.h"
+#include "op/parts.h"
 
-static const char *class_name(void)
+static const char *class_name(const ct_device *device)
 {
+    (void)device;
     return "ref";
 }
 
@@ -21,8 +23,8 @@ static size_t scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, 
     (void)tokens;
     (void)max_rows;
     (void)max_cols;
-    (void)heads;
-    return (size_t)head_dim * sizeof(double);
+    size_t attention = (size_t)head_dim * sizeof(double), scores = (size_t)heads * sizeof(float);
+    return attention > scores ? attention : scores;
 }
 
 static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
@@ -31,34 +33,52 @@ static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tok
     return ct_mlp_by_parts(ct_ops_ref(), ctx, y, x, tokens, mlp, hidden, err);
 }
 
+static ct_status products(ct_op_ctx *ctx, const ct_product *list, int64_t n, const float *x,
+                          int64_t tokens, ct_err *err)
+{
+    return ct_products_by_parts(ct_ops_ref(), ctx, list, n, x, tokens, err);
+}
+
+static ct_status rglru(ct_op_ctx *ctx, float *out, const float *x, float *y, const ct_rglru *w,
+                       float *work, const ct_batch *batch, int64_t state_offset, ct_err *err)
+{
+    return ct_rglru_by_parts(ct_ops_ref(), ctx, out, x, y, w, work, batch, state_offset, err);
+}
+
+static ct_status logits(ct_op_ctx *ctx, const ct_logits_args *args, ct_err *err)
+{
+    return ct_logits_by_parts(ct_ops_ref(), ctx, args, err);
+}
+
 const ct_ops *ct_ops_ref(void)
 {
     static const ct_ops ops = {
         .name = "ref",
+        CT_HOST_MEMORY,
         .class_name = class_name,
         .choose_compute = choose_compute,
         .scratch_bytes = scratch_bytes,
         .matmul = ct_ref_matmul,
-        .block_matmul = ct_ref_block_matmul,
+        .products = products,
         .gated_mlp = gated_mlp,
         .embed = ct_ref_embed,
         .rms_norm = ct_ref_rms_norm,
-        .gelu_mul = ct_ref_gelu_mul,
         .silu_mul = ct_ref_silu_mul,
-        .mul = ct_ref_mul,
-        .add = ct_ref_add,
-        .soft_cap = ct_ref_soft_cap,
+        .logits = logits,
         .conv1d = ct_ref_conv1d,
-        .rg_lru = ct_ref_rg_lru,
+        .rglru = rglru,
         .selective_scan = ct_ref_selective_scan,
-        .route = ct_ref_route,
-        .gather = ct_ref_gather,
-        .scatter_add = ct_ref_scatter_add,
         .rope = ct_ref_rope,
         .attention = ct_ref_attention,
         .attention_weights = ct_ref_attention_weights,
-        .select_heads = ct_ref_select_heads,
-        .mask_heads = ct_ref_mask_heads,
+        .block_matmul = ct_ref_block_matmul,
+        .gelu_mul = ct_ref_gelu_mul,
+        .mul = ct_ref_mul,
+        .soft_cap = ct_ref_soft_cap,
+        .rg_lru = ct_ref_rg_lru,
+        .route = ct_ref_route,
+        .gather = ct_ref_gather,
+        .scatter_add = ct_ref_scatter_add,
     };
     return &ops;
 }

@@ -14,35 +14,32 @@ ct_status ct_ref_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
 ct_status ct_ref_block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                               const ct_matrix *w, int64_t blocks, const float *bias,
                               ct_err *err) CT_CHECK;
-void ct_ref_embed(float *x, const int32_t *ids, int64_t tokens, const ct_matrix *table,
+void ct_ref_embed(ct_op_ctx *ctx, float *x, const ct_batch *batch, const ct_matrix *table,
                   float scale);
-void ct_ref_rms_norm(float *y, const float *x, int64_t tokens, int64_t width, const float *w,
-                     float eps, float offset);
-void ct_ref_gelu_mul(float *y, const float *a, const float *b, int64_t count);
-void ct_ref_silu_mul(float *y, const float *a, const float *b, int64_t count);
-void ct_ref_mul(float *y, const float *a, const float *b, int64_t count);
-void ct_ref_add(float *y, const float *a, int64_t count);
-void ct_ref_soft_cap(float *const *y, const float *x, int64_t rows, int64_t count, float cap);
-void ct_ref_conv1d(float *y, const float *x, int64_t width, int64_t taps, const float *w,
-                   const float *bias, const ct_seg *segs, float *const *state, int64_t n_segs);
-void ct_ref_rg_lru(float *y, const float *x, const float *gate_x, const float *gate_a,
-                   const float *param, int64_t width, const ct_seg *segs, float *const *state,
-                   int64_t n_segs);
-void ct_ref_selective_scan(float *y, const ct_scan *scan, const ct_seg *segs, float *const *state,
-                           int64_t n_segs);
-void ct_ref_route(int32_t *expert, float *weight, const float *logits, int64_t tokens,
-                  int64_t experts, int64_t k);
-void ct_ref_gather(float *y, const float *x, const int32_t *row, int64_t rows, int64_t width);
-void ct_ref_scatter_add(float *x, const float *y, const int32_t *row, const float *weight,
-                        int64_t rows, int64_t width);
-void ct_ref_rope(float *x, int64_t heads, int64_t head_dim, int64_t rotary, float theta,
-                 const ct_seg *segs, int64_t n_segs);
+void ct_ref_rms_norm(ct_op_ctx *ctx, float *y, const float *x, int64_t stride, int64_t tokens,
+                     int64_t width, const float *w, float eps, float offset);
+void ct_ref_gelu_mul(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count);
+void ct_ref_silu_mul(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count);
+void ct_ref_mul(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count);
+void ct_ref_soft_cap(ct_op_ctx *ctx, float *const *y, const float *x, int64_t rows, int64_t count,
+                     float cap);
+void ct_ref_conv1d(ct_op_ctx *ctx, float *y, const float *x, int64_t width, int64_t taps,
+                   const float *w, const float *bias, const ct_batch *batch, int64_t state_offset);
+void ct_ref_rg_lru(ct_op_ctx *ctx, float *y, const float *x, const float *gate_x,
+                   const float *gate_a, const float *param, int64_t width, const ct_batch *batch,
+                   int64_t state_offset);
+void ct_ref_selective_scan(ct_op_ctx *ctx, float *y, const ct_scan *scan, const ct_batch *batch,
+                           int64_t state_offset);
+void ct_ref_route(ct_op_ctx *ctx, int32_t *expert, float *weight, const float *logits,
+                  int64_t tokens, int64_t experts, int64_t k);
+void ct_ref_gather(ct_op_ctx *ctx, float *y, const float *x, const int32_t *row, int64_t rows,
+                   int64_t width);
+void ct_ref_scatter_add(ct_op_ctx *ctx, float *x, const float *y, const int32_t *row,
+                        const float *weight, int64_t rows, int64_t width);
+void ct_ref_rope(ct_op_ctx *ctx, float *x, int64_t heads, int64_t head_dim, int64_t rotary,
+                 float theta, const ct_batch *batch);
 ct_status ct_ref_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err) CT_CHECK;
 ct_status ct_ref_attention_weights(ct_op_ctx *ctx, const ct_attn_args *args,
                                    const ct_weights_out *out, ct_err *err) CT_CHECK;
-void ct_ref_select_heads(uint8_t *keep, const float *score, const int32_t *k, int64_t tokens,
-                         int64_t heads);
-void ct_ref_mask_heads(float *x, const uint8_t *keep, int64_t tokens, int64_t heads,
-                       int64_t head_dim);
 
 #endif

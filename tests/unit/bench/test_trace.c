@@ -26,9 +26,11 @@ static void every_operation_of_the_table_is_noted(void **state)
     ct_err err;
     ct_trace *trace = ct_trace_new(model, &err);
     assert_non_null(trace);
-    for (size_t at = offsetof(ct_ops, matmul); at < sizeof(ct_ops); at += sizeof(void (*)(void)))
-        assert_memory_not_equal((const char *)&trace->ops + at, (const char *)model->ops + at,
-                                sizeof(void (*)(void)));
+    const size_t end = offsetof(ct_ops, block_matmul); /* from there on models call none */
+    for (size_t at = offsetof(ct_ops, matmul); at < end; at += sizeof(void (*)(void)))
+        if (at != offsetof(ct_ops, experts)) /* made of its parts here */
+            assert_memory_not_equal((const char *)&trace->ops + at, (const char *)model->ops + at,
+                                    sizeof(void (*)(void)));
     free(trace);
     ct_model_close(model);
 }
@@ -84,13 +86,13 @@ static void a_traced_step_gives_the_bits_of_an_untraced_one(void **state)
     assert_int_equal(trace->steps, 1);
     assert_ptr_equal(model->ops, trace->base);
 
-    const ct_trace_op *x = find(trace, "matmul", "256 x 256"); /* linear_x and _y of 8 layers, q */
+    const ct_trace_op *x = find(trace, "products", "512 x 256"); /* linear_x and _y of 8 layers */
     assert_int_equal(x->tokens, 9);
-    assert_int_equal(x->calls, 2 * 8 + 3);
+    assert_int_equal(x->calls, 8);
     assert_true(x->cost.product);
-    assert_true(x->cost.flops == 2.0 * 9 * 256 * 256);
-    assert_true(x->cost.memory_bytes == 256 * 256 * 2);
-    assert_true(x->cost.activation_bytes == 9 * (256 + 256) * 4);
+    assert_true(x->cost.flops == 2.0 * 9 * 512 * 256);
+    assert_true(x->cost.memory_bytes == 512 * 256 * 2);
+    assert_true(x->cost.activation_bytes == 9 * (256 + 512) * 4);
     const ct_trace_op *mlp = find(trace, "gated_mlp", "384 x 256");
     assert_int_equal(mlp->calls, 10); /* the last layer's is for the wanted tokens only */
     assert_true(mlp->cost.flops == 6.0 * 9 * 384 * 256);

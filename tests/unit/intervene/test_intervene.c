@@ -252,51 +252,6 @@ static void a_mean_per_layer_counts_a_slot_twice_that_two_needle_tokens_share(vo
     ct_edit_plan_clear(&plan);
 }
 
-/* ---- heads ----------------------------------------------------------------------------------- */
-
-static void scores_rank_low_entropy_high_l2_and_high_entropy_as_the_metric_says(void **state)
-{
-    (void)state;
-    const float entropy[] = {2, 0.5f, 3}, l2[] = {0.2f, 0.9f, 0.1f};
-    float score[3];
-    ct_head_selection heads = {.metric = CT_METRIC_ENTROPY};
-    ct_heads_score(&heads, 2, 10, 3, entropy, NULL, score);
-    assert_true(score[1] > score[0] && score[0] > score[2]);
-    heads.metric = CT_METRIC_ENTROPY_INVERTED;
-    ct_heads_score(&heads, 2, 10, 3, entropy, NULL, score);
-    assert_true(score[2] > score[0] && score[0] > score[1]);
-    heads.metric = CT_METRIC_L2;
-    ct_heads_score(&heads, 2, 10, 3, NULL, l2, score);
-    assert_true(score[1] > score[0] && score[0] > score[2]);
-}
-
-static void random_scores_depend_on_seed_layer_position_and_head_and_are_even(void **state)
-{
-    (void)state;
-    enum { HEADS = 7, POSITIONS = 2000 };
-    ct_head_selection heads = {.metric = CT_METRIC_RANDOM, .seed = 5};
-    float a[HEADS], b[HEADS];
-    ct_heads_score(&heads, 2, 10, HEADS, NULL, NULL, a);
-    ct_heads_score(&heads, 2, 10, HEADS, NULL, NULL, b);
-    assert_memory_equal(a, b, sizeof a);
-    ct_heads_score(&heads, 5, 10, HEADS, NULL, NULL, b);
-    assert_memory_not_equal(a, b, sizeof a);
-    ct_heads_score(&heads, 2, 11, HEADS, NULL, NULL, b);
-    assert_memory_not_equal(a, b, sizeof a);
-    heads.seed = 6;
-    ct_heads_score(&heads, 2, 10, HEADS, NULL, NULL, b);
-    assert_memory_not_equal(a, b, sizeof a);
-    int wins[HEADS] = {0};
-    for (int64_t p = 0; p < POSITIONS; p++) {
-        ct_heads_score(&heads, 2, p, HEADS, NULL, NULL, a);
-        int best = 0;
-        for (int h = 1; h < HEADS; h++) best = a[h] > a[best] ? h : best;
-        wins[best]++;
-    }
-    /* 2000/7 = 286 with a deviation of 16: five deviations. */
-    for (int h = 0; h < HEADS; h++) assert_in_range(wins[h], 206, 366);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -306,8 +261,6 @@ int main(void)
         cmocka_unit_test(edit_runs_mark_what_the_definition_says_for_every_query_and_key),
         cmocka_unit_test(a_row_without_an_edit_is_one_run_that_keeps),
         cmocka_unit_test(a_mean_per_layer_counts_a_slot_twice_that_two_needle_tokens_share),
-        cmocka_unit_test(scores_rank_low_entropy_high_l2_and_high_entropy_as_the_metric_says),
-        cmocka_unit_test(random_scores_depend_on_seed_layer_position_and_head_and_are_even),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

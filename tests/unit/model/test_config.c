@@ -268,8 +268,8 @@ static void options_and_devices_that_do_not_exist_are_refused(void **state)
     ct_err err = {0};
     ct_model *model = NULL;
     ct_model_options options = {.device = "tpu"};
-    assert_fails(ct_model_open(folder, &options, &model, &err), CT_ERR_UNSUPPORTED,
-                 "device: expected cpu or ref, got \"tpu\"");
+    assert_fails(ct_model_open(folder, &options, &model, &err), CT_ERR_USAGE,
+                 "device: expected cpu, cuda, cuda:N or ref, got \"tpu\"");
     options = (ct_model_options){.threads = -1};
     assert_fails(ct_model_open(folder, &options, &model, &err), CT_ERR_USAGE, "threads");
     options = (ct_model_options){.window_visible = -1};
@@ -384,18 +384,18 @@ static void an_operation_that_a_backend_lacks_is_named_when_a_model_is_opened(vo
     const ct_ops *whole = model->ops;
     ct_ops lacking = *whole;
     model->ops = &lacking;
-    lacking.rg_lru = NULL;
+    lacking.rglru = NULL;
     assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED,
-                 "device cpu: operation rg_lru, which rglru needs, is missing there");
+                 "device cpu: operation rglru, which rglru needs, is missing there");
     lacking = *whole;
-    lacking.soft_cap = NULL;
-    assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED, "operation soft_cap");
+    lacking.logits = NULL;
+    assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED, "operation logits");
     model->ops = whole;
     ct_model_close(model);
     assert_ok(ct_model_open(CT_SOURCE_DIR "/tests/golden/tiny-jamba", NULL, &model, &err));
     lacking = *whole;
     model->ops = &lacking;
-    lacking.rg_lru = NULL; /* not its own */
+    lacking.rglru = NULL; /* not its own */
     assert_ok(ct_model_check_ops(model, &err));
     lacking.selective_scan = NULL;
     assert_fails(ct_model_check_ops(model, &err), CT_ERR_UNSUPPORTED,

@@ -19,6 +19,10 @@
     for (int table_ = 0, tables_ = ct_ops_cpu_all(all_tables_); table_ < tables_; table_++)        \
         for (const ct_ops *ops = all_tables_[table_]; ops; ops = NULL)
 
+/* Rows as the operations take them; for those that read neither ids nor runs. */
+#define BATCH(segs_, states_, n_)                                                                  \
+    (&(ct_batch){.n_segs = (n_), .segs = (segs_), .states = (states_)})
+
 static inline void *room(size_t bytes)
 {
     void *p = bytes < (size_t)1 << 40 ? malloc(bytes ? bytes : 1) : NULL;
@@ -63,7 +67,7 @@ static inline ct_op_ctx new_ctx(const ct_ops *ops, ct_compute compute, int64_t t
                                 int64_t cols, int64_t heads, int64_t head_dim)
 {
     size_t size = ops->scratch_bytes(tokens, rows, cols, heads, head_dim);
-    return (ct_op_ctx){room(size), size, compute};
+    return (ct_op_ctx){.scratch = room(size), .scratch_bytes = size, .compute = compute};
 }
 
 /* |got - want| <= absolute + relative |want|, for all. */

@@ -58,8 +58,8 @@ static ct_attn_row row_of(const sequence *s, int64_t first, int64_t position, in
 {
     return (ct_attn_row){{first, count, position},
                          window,
-                         (const float *const *)s->k,
-                         (const float *const *)s->v,
+                         (const void *const *)s->k,
+                         (const void *const *)s->v,
                          edit,
                          s->marked,
                          s->length,
@@ -73,9 +73,17 @@ static ct_status run_rows(const ct_ops *ops, const sequence *s, const float *q,
                           const ct_attn_row *rows, int64_t n_rows, int64_t tokens, result *r,
                           ct_err *err)
 {
-    ct_attn_args args = {tokens, s->heads, s->kv_heads, s->dim, 1 / sqrtf((float)s->dim),
-                         q,      r->out,   r->entropy,  r->l2,  rows,
-                         n_rows, NULL};
+    ct_attn_args args = {.tokens = tokens,
+                         .heads = s->heads,
+                         .kv_heads = s->kv_heads,
+                         .head_dim = s->dim,
+                         .scale = 1 / sqrtf((float)s->dim),
+                         .q = q,
+                         .out = r->out,
+                         .entropy_bits = r->entropy,
+                         .l2 = r->l2,
+                         .rows = rows,
+                         .n_rows = n_rows};
     ct_op_ctx ctx = new_ctx(ops, compute, tokens, 1, 1, s->heads, s->dim);
     ct_status st = ops->attention(&ctx, &args, err);
     free(ctx.scratch);
@@ -129,11 +137,11 @@ static void compare_with_reference(const ct_ops *ops, ct_compute kind,
                 result got = run(ops, &s, 0, s.length, window, modes[m]);
                 compute = CT_COMPUTE_F32;
                 result want = run(ct_ops_ref(), &s, 0, s.length, window, modes[m]);
-                assert_close(ops->class_name(), "out", got.out, want.out, n * s.dim,
+                assert_close(ops->class_name(NULL), "out", got.out, want.out, n * s.dim,
                              2 * error + 1e-6, 0);
-                assert_close(ops->class_name(), "entropy", got.entropy, want.entropy, n,
+                assert_close(ops->class_name(NULL), "entropy", got.entropy, want.entropy, n,
                              11 * error + 1e-5, 0);
-                assert_close(ops->class_name(), "l2", got.l2, want.l2, n, 2 * error + 1e-6, 0);
+                assert_close(ops->class_name(NULL), "l2", got.l2, want.l2, n, 2 * error + 1e-6, 0);
                 free_result(&got), free_result(&want), free_sequence(&s);
             }
 }
@@ -166,7 +174,7 @@ static void attention_with_bf16_products_is_near(void **state)
     (void)state;
     FOR_EACH_TABLE(ops)
     {
-        bool tiles = strcmp(ops->class_name(), "cpu-amx") == 0;
+        bool tiles = strcmp(ops->class_name(NULL), "cpu-amx") == 0;
         compare_with_reference(ops, CT_COMPUTE_BF16, tiles ? error_in_bf16 : error_in_f32);
     }
 }
@@ -290,8 +298,8 @@ static void a_late_huge_score_takes_all_the_weight(void **state)
         result got = run(ops, &s, 0, 200, -1, CT_WEIGHTS_KEEP);
         result want = run(ct_ops_ref(), &s, 0, 200, -1, CT_WEIGHTS_KEEP);
         /* a score of 1e5 errs by 1e-2, but then it stands alone or counts for nothing */
-        assert_close(ops->class_name(), "out", got.out, want.out, 200 * 2 * 16, 1e-5, 0);
-        assert_close(ops->class_name(), "entropy", got.entropy, want.entropy, 400, 1e-4, 0);
+        assert_close(ops->class_name(NULL), "out", got.out, want.out, 200 * 2 * 16, 1e-5, 0);
+        assert_close(ops->class_name(NULL), "entropy", got.entropy, want.entropy, 400, 1e-4, 0);
         free_result(&got), free_result(&want);
     }
     free_sequence(&s);
@@ -312,12 +320,12 @@ static void decode_and_prefill_in_any_pieces_and_threads_give_the_same_bits(void
             for (int64_t at = 0, i = c, n; at < T; at += n, i++) {
                 n = cuts[i % 6] < T - at ? cuts[i % 6] : T - at;
                 result part = run(ops, &s, at, n, window, modes[m]);
-                assert_same(ops->class_name(), &s, &part, 0, &whole, at, n);
+                assert_same(ops->class_name(NULL), &s, &part, 0, &whole, at, n);
                 free_result(&part);
             }
             for (int64_t t = 0; t < T; t += 37) {
                 result one = run(ops, &s, t, 1, window, modes[m]);
-                assert_same(ops->class_name(), &s, &one, 0, &whole, t, 1);
+                assert_same(ops->class_name(NULL), &s, &one, 0, &whole, t, 1);
                 free_result(&one);
             }
             omp_set_num_threads(omp_get_num_procs());
@@ -348,7 +356,7 @@ static void rows_of_a_batch_do_not_touch_one_another(void **state)
         for (int i = 0; i < 4; i++) {
             const sequence *s = i == 0 || i == 2 ? &a : &b;
             result one = run(ops, s, rows[i].seg.position, counts[i], rows[i].window, rows[i].edit);
-            assert_same(ops->class_name(), s, &all, rows[i].seg.first, &one, 0, counts[i]);
+            assert_same(ops->class_name(NULL), s, &all, rows[i].seg.first, &one, 0, counts[i]);
             free_result(&one);
         }
         free_result(&all);
@@ -381,7 +389,7 @@ static void memory_out_of_sight_is_never_used(void **state)
         }
         result got = run(ops, &s, position, 100, window, modes[m]);
         result want = run(ops, &clean, position, 100, window, modes[m]);
-        assert_same(ops->class_name(), &s, &got, 0, &want, 0, 100);
+        assert_same(ops->class_name(NULL), &s, &got, 0, &want, 0, 100);
         for (int64_t i = 0; i < 100 * 8 * 24; i++) assert_false(isnan(got.out[i]));
         for (int i = 0; i < 6; i++) free(dropped[i]);
         free_result(&got), free_result(&want), free_sequence(&s), free_sequence(&clean);
@@ -400,9 +408,17 @@ static void measures_may_be_left_out_and_missing_scratch_is_an_error(void **stat
         ct_attn_row row = row_of(&s, 0, 0, 65, -1, CT_WEIGHTS_KEEP);
         row.marked = NULL, row.marked_count = 0;
         assert_ok(run_rows(ops, &s, s.q, &row, 1, 65, &bare, &err));
-        assert_same_bits(ops->class_name(), "out", bare.out, with.out, 65 * 8 * 32);
-        ct_attn_args args = {65, 8, 1, 32, 1, s.q, bare.out, NULL, NULL, &row, 1, NULL};
-        ct_op_ctx none = {NULL, 0, CT_COMPUTE_F32};
+        assert_same_bits(ops->class_name(NULL), "out", bare.out, with.out, 65 * 8 * 32);
+        ct_attn_args args = {.tokens = 65,
+                             .heads = 8,
+                             .kv_heads = 1,
+                             .head_dim = 32,
+                             .scale = 1,
+                             .q = s.q,
+                             .out = bare.out,
+                             .rows = &row,
+                             .n_rows = 1};
+        ct_op_ctx none = {.compute = CT_COMPUTE_F32};
         assert_fails(ops->attention(&none, &args, &err), CT_ERR_LIMIT, "scratch");
         free_result(&with), free_result(&without);
     }
@@ -460,8 +476,8 @@ static void recorded_weights_are_those_that_attention_uses(void **state)
                 double score_error = (4 + (double)s.dim / 2) * 4 * sqrt((double)s.dim) * 0x1p-24;
                 double bound = 2 * score_error + 1e-6;
                 int64_t size = n * s.heads * keys;
-                assert_close(ops->class_name(), "before", before, want, size, bound, 0);
-                assert_close(ops->class_name(), "after", after, want_after, size, bound, 0);
+                assert_close(ops->class_name(NULL), "before", before, want, size, bound, 0);
+                assert_close(ops->class_name(NULL), "after", after, want_after, size, bound, 0);
                 for (int64_t h = 0; h < n * s.heads; h++) {
                     double entropy = 0, squares = 0, sum = 0;
                     for (int64_t k = 0; k < keys; k++) {
@@ -478,7 +494,7 @@ static void recorded_weights_are_those_that_attention_uses(void **state)
                 /* Alone, and without the edited ones: the same bits. */
                 ct_attn_row last = row_of(&s, 0, s.length - 1, 1, window, modes[m]);
                 float *alone = weights_of(ops, &s, &last, keys, NULL);
-                assert_same_bits(ops->class_name(), "last", alone,
+                assert_same_bits(ops->class_name(NULL), "last", alone,
                                  before + (n - 1) * s.heads * keys, s.heads * keys);
                 free(before), free(after), free(want), free(want_after), free(alone);
                 free_result(&fused), free_sequence(&s);
@@ -523,7 +539,7 @@ static void light_numbers_are_those_of_the_weights(void **state)
                 ct_op_ctx ctx = new_ctx(ops, CT_COMPUTE_F32, n, 1, 1, s.heads, s.dim);
                 assert_ok(ops->attention(&ctx, &args, &err));
                 free(ctx.scratch);
-                assert_same(ops->class_name(), &s, &with, 0, &plain, 0, n);
+                assert_same(ops->class_name(NULL), &s, &with, 0, &plain, 0, n);
 
                 float *after, *before = weights_of(ct_ops_ref(), &s, &row, keys, &after);
                 double score_error = (4 + (double)s.dim / 2) * 4 * sqrt((double)s.dim) * 0x1p-24;

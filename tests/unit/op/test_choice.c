@@ -9,10 +9,10 @@ static void the_best_table_of_the_machine_is_chosen_unless_a_lesser_one_is_named
     unsetenv("CORTADO_MAX_ISA");
     assert_ptr_equal(ct_ops_cpu(), all[count - 1]);
     for (int i = 0; i < count; i++) {
-        setenv("CORTADO_MAX_ISA", all[i]->class_name() + strlen("cpu-"), 1);
+        setenv("CORTADO_MAX_ISA", all[i]->class_name(NULL) + strlen("cpu-"), 1);
         assert_ptr_equal(ct_ops_cpu(), all[i]);
         for (int j = 0; j < i; j++)
-            assert_string_not_equal(all[i]->class_name(), all[j]->class_name());
+            assert_string_not_equal(all[i]->class_name(NULL), all[j]->class_name(NULL));
     }
     setenv("CORTADO_MAX_ISA", "no-such-thing", 1);
     assert_ptr_equal(ct_ops_cpu(), all[count - 1]);
@@ -24,7 +24,7 @@ static void bf16_products_are_chosen_for_bf16_weights_and_only_where_tiles_are(v
     (void)state;
     FOR_EACH_TABLE(ops)
     {
-        bool tiles = strcmp(ops->class_name(), "cpu-amx") == 0;
+        bool tiles = strcmp(ops->class_name(NULL), "cpu-amx") == 0;
         assert_int_equal(ops->choose_compute(CT_F32), CT_COMPUTE_F32);
         assert_int_equal(ops->choose_compute(CT_F16), CT_COMPUTE_F32);
         assert_int_equal(ops->choose_compute(CT_BF16), tiles ? CT_COMPUTE_BF16 : CT_COMPUTE_F32);
@@ -39,7 +39,11 @@ static void no_operation_is_missing_in_any_table(void **state)
     every[count++] = ct_ops_ref();
     for (int i = 0; i < count; i++) {
         void *const *member = (void *const *)(const void *)every[i];
-        for (size_t m = 0; m < sizeof(ct_ops) / sizeof *member; m++) assert_non_null(member[m]);
+        size_t first = offsetof(ct_ops, class_name) / sizeof *member;
+        for (size_t m = first; m < sizeof(ct_ops) / sizeof *member; m++)
+            if (m != offsetof(ct_ops, experts) / sizeof *member) /* may be made of its parts */
+                assert_non_null(member[m]);
+        assert_true(every[i]->pass_tokens > 0);
     }
 }
 

@@ -1,6 +1,7 @@
 /* test_matmul.c - products: right within the rounding of their sums, and a row's bits depend on
  * nothing but the row and the matrix.
  */
+#include "op/parts.h"
 #include "op_test.h"
 
 static const int64_t depths[] = {1, 7, 24, 63, 65, 96, 256, 384, 768, 1000, 1024, 1025, 2560, 4096};
@@ -40,7 +41,7 @@ static void products_are_right_within_the_rounding_of_their_sums(void **state)
                 assert_ok(ct_ops_ref()->matmul(&ctx, want, x, T, &w, b, accumulate, &err));
                 double bound = (16 + (double)(K < 512 ? K : K < 1024 ? 512 : K / 2)) * 0x1p-24;
                 /* |x| and |w| are below 1, with means 1/2 and 1/2: sum |x w| < K / 2 + 8 */
-                assert_close(ops->class_name(), "y", y, want, T * N,
+                assert_close(ops->class_name(NULL), "y", y, want, T * N,
                              bound * ((double)K / 2 + 8) + 2e-7, 0);
                 free(x), free(bias), free(y), free(want), free(ctx.scratch), free_matrix(&w);
             }
@@ -62,7 +63,7 @@ static void check_rows(const ct_ops *ops, int kind, int64_t K, int64_t N)
             int64_t M = batches[b], first = (MAX_BATCH - M) * (b % 3) / 2;
             memset(y, 0xFF, (size_t)(M * N) * sizeof *y);
             assert_ok(ops->matmul(&ctx, y, x + first * K, M, &w, bias, false, &err));
-            assert_same_bits(ops->class_name(), "row of y", y, all + first * N, M * N);
+            assert_same_bits(ops->class_name(NULL), "row of y", y, all + first * N, M * N);
         }
     }
     omp_set_num_threads(omp_get_num_procs());
@@ -95,8 +96,8 @@ static void weights_of_any_type_give_the_same_bits_if_their_values_are_the_same(
             assert_ok(ops->matmul(&ctx, y[type], x, T, &w, NULL, false, &err));
             free(ctx.scratch), free_matrix(&w);
         }
-        assert_same_bits(ops->class_name(), "y of bf16 weights", y[1], y[0], T * N);
-        assert_same_bits(ops->class_name(), "y of f16 weights", y[2], y[0], T * N);
+        assert_same_bits(ops->class_name(NULL), "y of bf16 weights", y[1], y[0], T * N);
+        assert_same_bits(ops->class_name(NULL), "y of f16 weights", y[2], y[0], T * N);
         free(x), free(y[0]), free(y[1]), free(y[2]);
     }
 }
@@ -119,7 +120,7 @@ static void weights_may_lie_at_any_address_and_nothing_beyond_them_is_read(void 
             ct_op_ctx ctx = new_ctx(ops, kinds[kind].compute, T, N, K, 1, 1);
             assert_ok(ops->matmul(&ctx, want, x, T, &w, NULL, false, &err));
             assert_ok(ops->matmul(&ctx, y, x, T, &at, NULL, false, &err));
-            assert_same_bits(ops->class_name(), "y", y, want, T * N);
+            assert_same_bits(ops->class_name(NULL), "y", y, want, T * N);
             free(x), free(y), free(want), free(moved), free(ctx.scratch), free_matrix(&w);
         }
 }
@@ -140,11 +141,11 @@ static void gates_multiply_block_by_block_with_in_before_out(void **state)
             assert_ok(ops->block_matmul(&ctx, y, x, T, &w, blocks, bias, &err));
             assert_ok(ct_ops_ref()->block_matmul(&ctx, want, x, T, &w, blocks, bias, &err));
             /* n additions in order, each rounding by 2^-24 of at most n + 1 */
-            assert_close(ops->class_name(), "y", y, want, T * width,
+            assert_close(ops->class_name(NULL), "y", y, want, T * width,
                          (double)((n + 2) * (n + 2)) * 0x1p-24, 0);
             for (int64_t t = 0; t < T; t += 25) { /* alone: the same bits */
                 assert_ok(ops->block_matmul(&ctx, one, x + t * width, 1, &w, blocks, bias, &err));
-                assert_same_bits(ops->class_name(), "row of y", one, y + t * width, width);
+                assert_same_bits(ops->class_name(NULL), "row of y", one, y + t * width, width);
             }
             free(x), free(bias), free(y), free(want), free(one), free(ctx.scratch);
             free_matrix(&w);
@@ -192,7 +193,7 @@ static void the_feed_forward_has_the_bits_of_its_parts(void **state)
             assert_ok(ct_mlp_by_parts(ops, &ctx, want, x, T, &mlp, room, &err));
             memset(room, 0xFF, (size_t)(2 * hidden) * sizeof *room);
             assert_ok(ops->gated_mlp(&ctx, y, x, T, &mlp, room, &err));
-            assert_same_bits(ops->class_name(), "feed-forward", y, want, T * E);
+            assert_same_bits(ops->class_name(NULL), "feed-forward", y, want, T * E);
             free(ctx.scratch), free(x), free(y), free(want), free(room);
             free_mlp(&mlp);
         }
@@ -206,7 +207,7 @@ static void missing_scratch_is_an_error_not_a_crash(void **state)
     float *x = random_floats(64, 1, 1), y[8];
     FOR_EACH_TABLE(ops)
     {
-        ct_op_ctx ctx = {NULL, 0, CT_COMPUTE_BF16};
+        ct_op_ctx ctx = {.compute = CT_COMPUTE_BF16};
         assert_fails(ops->matmul(&ctx, y, x, 1, &w, NULL, false, &err), CT_ERR_LIMIT, "scratch");
     }
     free(x), free_matrix(&w);

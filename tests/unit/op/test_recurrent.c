@@ -31,13 +31,13 @@ static void convolution_is_right_and_its_state_is_the_last_inputs(void **state)
             float *want = floats(TOKENS * R), *got_state[SEGS], *want_state[SEGS];
             new_state(got_state, (taps - 1) * R);
             new_state(want_state, (taps - 1) * R);
-            ops->conv1d(y, x, R, taps, w, bias, segs, got_state, SEGS);
-            ct_ops_ref()->conv1d(want, x, R, taps, w, bias, segs, want_state, SEGS);
+            ops->conv1d(NULL, y, x, R, taps, w, bias, BATCH(segs, got_state, SEGS), 0);
+            ct_ops_ref()->conv1d(NULL, want, x, R, taps, w, bias, BATCH(segs, want_state, SEGS), 0);
             /* taps products of at most 1 and a bias: taps roundings of at most taps + 1 */
-            assert_close(ops->class_name(), "y", y, want, TOKENS * R,
+            assert_close(ops->class_name(NULL), "y", y, want, TOKENS * R,
                          (double)(taps * (taps + 1)) * 0x1p-24, 0);
             for (int s = 0; s < SEGS; s++)
-                assert_same_bits(ops->class_name(), "state", got_state[s], want_state[s],
+                assert_same_bits(ops->class_name(NULL), "state", got_state[s], want_state[s],
                                  (taps - 1) * R);
             free(x), free(w), free(bias), free(y), free(want);
             free_state(got_state), free_state(want_state);
@@ -74,16 +74,19 @@ static void rg_lru_is_right_and_moves_its_state(void **state)
         float *want = floats(TOKENS * R), *got_state[SEGS], *want_state[SEGS];
         new_state(got_state, R);
         new_state(want_state, R);
-        ct_ops_ref()->rg_lru(want, in.x, in.gate_x, in.gate_a, in.param, R, segs, want_state, SEGS);
-        ops->rg_lru(in.y, in.x, in.gate_x, in.gate_a, in.param, R, segs, got_state, SEGS);
-        assert_close(ops->class_name(), "y", in.y, want, TOKENS * R, 5e-5, 0);
+        ct_ops_ref()->rg_lru(NULL, want, in.x, in.gate_x, in.gate_a, in.param, R,
+                             BATCH(segs, want_state, SEGS), 0);
+        ops->rg_lru(NULL, in.y, in.x, in.gate_x, in.gate_a, in.param, R,
+                    BATCH(segs, got_state, SEGS), 0);
+        assert_close(ops->class_name(NULL), "y", in.y, want, TOKENS * R, 5e-5, 0);
         for (int s = 0; s < SEGS; s++)
-            assert_same_bits(ops->class_name(), "state", got_state[s],
+            assert_same_bits(ops->class_name(NULL), "state", got_state[s],
                              in.y + (segs[s].first + segs[s].count - 1) * R, R);
         free_state(got_state);
         new_state(got_state, R); /* y over x: the same bits */
-        ops->rg_lru(in.x, in.x, in.gate_x, in.gate_a, in.param, R, segs, got_state, SEGS);
-        assert_same_bits(ops->class_name(), "y over x", in.x, in.y, TOKENS * R);
+        ops->rg_lru(NULL, in.x, in.x, in.gate_x, in.gate_a, in.param, R,
+                    BATCH(segs, got_state, SEGS), 0);
+        assert_same_bits(ops->class_name(NULL), "y over x", in.x, in.y, TOKENS * R);
         free(want), free_state(got_state), free_state(want_state), free_lru(&in);
     }
 }
@@ -95,12 +98,13 @@ static void rg_lru_keeps_its_digits_where_the_decay_is_tiny(void **state)
     ct_seg one = {0, 1, 5};
     float x = 1, gate_x = 0, gate_a = 0, param = -17, y, want, got_state = 0, want_state = 0;
     float *got = &got_state, *expected = &want_state;
-    ct_ops_ref()->rg_lru(&want, &x, &gate_x, &gate_a, &param, 1, &one, &expected, 1);
+    ct_ops_ref()->rg_lru(NULL, &want, &x, &gate_x, &gate_a, &param, 1, BATCH(&one, &expected, 1),
+                         0);
     FOR_EACH_TABLE(ops)
     {
         got_state = 0;
-        ops->rg_lru(&y, &x, &gate_x, &gate_a, &param, 1, &one, &got, 1);
-        assert_close(ops->class_name(), "y", &y, &want, 1, 0, 5e-7);
+        ops->rg_lru(NULL, &y, &x, &gate_x, &gate_a, &param, 1, BATCH(&one, &got, 1), 0);
+        assert_close(ops->class_name(NULL), "y", &y, &want, 1, 0, 5e-7);
     }
 }
 
@@ -112,10 +116,10 @@ static void the_reset_is_at_position_zero_not_at_the_first_token_of_a_call(void 
     {
         float h = 1000, *at = &h;
         ct_seg start = {0, 1, 0}, later = {0, 1, 7};
-        ops->rg_lru(y, x, gate_x, gate_a, &param, 1, &start, &at, 1);
+        ops->rg_lru(NULL, y, x, gate_x, gate_a, &param, 1, BATCH(&start, &at, 1), 0);
         assert_true(y[0] == 1 && h == 1); /* sigmoid(0) x, nothing of the old state */
         h = 1000;
-        ops->rg_lru(y, x, gate_x, gate_a, &param, 1, &later, &at, 1);
+        ops->rg_lru(NULL, y, x, gate_x, gate_a, &param, 1, BATCH(&later, &at, 1), 0);
         /* a = exp(-8 sigmoid(0) softplus(0)) = 2^-4 */
         assert_true(fabsf(y[0] - (62.5f + sqrtf(255.0f / 256))) < 1e-4f);
     }
@@ -135,19 +139,19 @@ static void scans_in_pieces_equal_the_scan_of_the_whole_bit_for_bit(void **state
         float *conv = calloc((size_t)(R * 3), sizeof *conv), *part = floats(T * R);
         ct_seg whole = {0, T, 0};
         omp_set_num_threads(2);
-        ops->conv1d(conv_y, in.x, R, taps, w, bias, &whole, &conv, 1);
-        ops->rg_lru(in.y, conv_y, in.gate_x, in.gate_a, in.param, R, &whole, &h, 1);
+        ops->conv1d(NULL, conv_y, in.x, R, taps, w, bias, BATCH(&whole, &conv, 1), 0);
+        ops->rg_lru(NULL, in.y, conv_y, in.gate_x, in.gate_a, in.param, R, BATCH(&whole, &h, 1), 0);
         omp_set_num_threads(1);
         memset(conv, 0, (size_t)(R * 3) * sizeof *conv);
         memset(h, 0, (size_t)R * sizeof *h);
         for (int64_t at = 0, i = 0, n; at < T; at += n, i++) {
             n = pieces[i % 6] < T - at ? pieces[i % 6] : T - at;
             ct_seg piece = {0, n, at};
-            ops->conv1d(part, in.x + at * R, R, taps, w, bias, &piece, &conv, 1);
-            assert_same_bits(ops->class_name(), "conv", part, conv_y + at * R, n * R);
-            ops->rg_lru(part, part, in.gate_x + at * R, in.gate_a + at * R, in.param, R, &piece, &h,
-                        1);
-            assert_same_bits(ops->class_name(), "rg_lru", part, in.y + at * R, n * R);
+            ops->conv1d(NULL, part, in.x + at * R, R, taps, w, bias, BATCH(&piece, &conv, 1), 0);
+            assert_same_bits(ops->class_name(NULL), "conv", part, conv_y + at * R, n * R);
+            ops->rg_lru(NULL, part, part, in.gate_x + at * R, in.gate_a + at * R, in.param, R,
+                        BATCH(&piece, &h, 1), 0);
+            assert_same_bits(ops->class_name(NULL), "rg_lru", part, in.y + at * R, n * R);
         }
         omp_set_num_threads(omp_get_num_procs());
         free(w), free(bias), free(conv_y), free(conv), free(h), free(part), free_lru(&in);
@@ -166,13 +170,14 @@ static void rope_turns_the_first_dims_and_leaves_the_others(void **state)
     for (int c = 0; c < 6; c++) {
         int64_t H = shapes[c].heads, D = shapes[c].dim, n = TOKENS * H * D;
         float *x = random_floats(n, 1, 1), *want = random_floats(n, 1, 1);
-        ops->rope(x, H, D, shapes[c].rotary, 10000, far, SEGS);
-        ct_ops_ref()->rope(want, H, D, shapes[c].rotary, 10000, far, SEGS);
-        assert_close(ops->class_name(), "rotated", x, want, n, 4e-7, 0);
+        ops->rope(NULL, x, H, D, shapes[c].rotary, 10000, BATCH(far, NULL, SEGS));
+        ct_ops_ref()->rope(NULL, want, H, D, shapes[c].rotary, 10000, BATCH(far, NULL, SEGS));
+        assert_close(ops->class_name(NULL), "rotated", x, want, n, 4e-7, 0);
         float *one = random_floats(n, 1, 1);
         ct_seg alone = {0, 1, far[0].position + 33};
-        ops->rope(one + 33 * H * D, H, D, shapes[c].rotary, 10000, &alone, 1);
-        assert_same_bits(ops->class_name(), "token alone", one + 33 * H * D, x + 33 * H * D, H * D);
+        ops->rope(NULL, one + 33 * H * D, H, D, shapes[c].rotary, 10000, BATCH(&alone, NULL, 1));
+        assert_same_bits(ops->class_name(NULL), "token alone", one + 33 * H * D, x + 33 * H * D,
+                         H * D);
         for (int64_t d = shapes[c].rotary; d < D; d++) assert_true(x[d] == one[d]);
         free(x), free(want), free(one);
     }

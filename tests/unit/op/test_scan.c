@@ -57,7 +57,7 @@ static void the_reference_is_the_equation(void **state)
     float c[] = {1, 2, 4}, a_log = 0, skip = 10, h = 0, *at = &h, y[3];
     ct_scan scan = {x, dt, b, c, &a_log, &skip, 1, 1};
     ct_seg seg = {0, 3, 0};
-    ct_ops_ref()->selective_scan(y, &scan, &seg, &at, 1);
+    ct_ops_ref()->selective_scan(NULL, y, &scan, BATCH(&seg, &at, 1), 0);
     double e = exp(-1), h0 = 1, h1 = e * h0 + 1, h2 = e * h1;
     assert_true(fabs((double)y[0] - (h0 + 10)) < 1e-5);
     assert_true(fabs((double)y[1] - (2 * h1 + 20)) < 1e-5);
@@ -81,24 +81,24 @@ static void the_scan_is_right_and_moves_its_state(void **state)
             float *want = floats(TOKENS * R), *got_state[SEGS], *want_state[SEGS];
             new_states(got_state, N * R);
             new_states(want_state, N * R);
-            ct_ops_ref()->selective_scan(want, &s.scan, segs, want_state, SEGS);
-            ops->selective_scan(s.y, &s.scan, segs, got_state, SEGS);
-            assert_close(ops->class_name(), "y", s.y, want, TOKENS * R, 4e-5 * (double)N, 0);
+            ct_ops_ref()->selective_scan(NULL, want, &s.scan, BATCH(segs, want_state, SEGS), 0);
+            ops->selective_scan(NULL, s.y, &s.scan, BATCH(segs, got_state, SEGS), 0);
+            assert_close(ops->class_name(NULL), "y", s.y, want, TOKENS * R, 4e-5 * (double)N, 0);
             for (int i = 0; i < SEGS; i++)
-                assert_close(ops->class_name(), "state", got_state[i], want_state[i], N * R, 2e-5,
-                             0);
+                assert_close(ops->class_name(NULL), "state", got_state[i], want_state[i], N * R,
+                             2e-5, 0);
             /* y over x, and over dt: the same bits */
             free_states(got_state);
             new_states(got_state, N * R);
             float *x = floats(TOKENS * R);
             memcpy(x, s.x, (size_t)(TOKENS * R) * sizeof *x);
-            ops->selective_scan(s.x, &s.scan, segs, got_state, SEGS);
-            assert_same_bits(ops->class_name(), "y over x", s.x, s.y, TOKENS * R);
+            ops->selective_scan(NULL, s.x, &s.scan, BATCH(segs, got_state, SEGS), 0);
+            assert_same_bits(ops->class_name(NULL), "y over x", s.x, s.y, TOKENS * R);
             memcpy(s.x, x, (size_t)(TOKENS * R) * sizeof *x);
             free_states(got_state);
             new_states(got_state, N * R);
-            ops->selective_scan(s.dt, &s.scan, segs, got_state, SEGS);
-            assert_same_bits(ops->class_name(), "y over dt", s.dt, s.y, TOKENS * R);
+            ops->selective_scan(NULL, s.dt, &s.scan, BATCH(segs, got_state, SEGS), 0);
+            assert_same_bits(ops->class_name(NULL), "y over dt", s.dt, s.y, TOKENS * R);
             free(x), free(want), free_states(got_state), free_states(want_state), free_scan(&s);
         }
 }
@@ -113,7 +113,7 @@ static void extreme_steps_keep_or_forget(void **state)
         float a_log = 4, skip = 0, h = 3, *at = &h, y[3];
         ct_scan scan = {x, dt, b, c, &a_log, &skip, 1, 1};
         ct_seg seg = {0, 3, 0};
-        ops->selective_scan(y, &scan, &seg, &at, 1);
+        ops->selective_scan(NULL, y, &scan, BATCH(&seg, &at, 1), 0);
         assert_true(y[0] == 3);
         assert_true(y[1] > 0 && y[1] < 1e-14f);
         assert_true(y[2] == 0 && h == 0);
@@ -134,25 +134,25 @@ static void pieces_threads_and_company_change_no_bit(void **state)
         float *part = floats(T * R);
         ct_seg whole = {0, T, 0};
         omp_set_num_threads(2);
-        ops->selective_scan(s.y, &s.scan, &whole, &h, 1);
+        ops->selective_scan(NULL, s.y, &s.scan, BATCH(&whole, &h, 1), 0);
         omp_set_num_threads(1);
         for (int64_t at = 0, i = 0, n; at < T; at += n, i++) {
             n = pieces[i % 6] < T - at ? pieces[i % 6] : T - at;
             ct_seg piece = {at, n, at};
-            ops->selective_scan(part, &s.scan, &piece, &g, 1);
-            assert_same_bits(ops->class_name(), "piece", part + at * R, s.y + at * R, n * R);
+            ops->selective_scan(NULL, part, &s.scan, BATCH(&piece, &g, 1), 0);
+            assert_same_bits(ops->class_name(NULL), "piece", part + at * R, s.y + at * R, n * R);
         }
-        assert_same_bits(ops->class_name(), "state", g, h, N * R);
+        assert_same_bits(ops->class_name(NULL), "state", g, h, N * R);
         omp_set_num_threads(2);
         float *batch[SEGS], *alone[SEGS];
         new_states(batch, N * R);
         new_states(alone, N * R);
-        ops->selective_scan(s.y, &s.scan, segs, batch, SEGS);
+        ops->selective_scan(NULL, s.y, &s.scan, BATCH(segs, batch, SEGS), 0);
         for (int i = 0; i < SEGS; i++) {
-            ops->selective_scan(part, &s.scan, &segs[i], &alone[i], 1);
-            assert_same_bits(ops->class_name(), "row alone", part + segs[i].first * R,
+            ops->selective_scan(NULL, part, &s.scan, BATCH(&segs[i], &alone[i], 1), 0);
+            assert_same_bits(ops->class_name(NULL), "row alone", part + segs[i].first * R,
                              s.y + segs[i].first * R, segs[i].count * R);
-            assert_same_bits(ops->class_name(), "its state", alone[i], batch[i], N * R);
+            assert_same_bits(ops->class_name(NULL), "its state", alone[i], batch[i], N * R);
         }
         omp_set_num_threads(omp_get_num_procs());
         free(h), free(g), free(part), free_states(batch), free_states(alone), free_scan(&s);
