@@ -193,6 +193,20 @@ CT_INLINE vi v_mask(uint32_t bits)
     return (all & lane_bit) != 0;
 }
 
+/* The reverse: a bit for each lane of a mask. */
+CT_INLINE uint32_t v_bits(vi mask)
+{
+#if VL == 16
+    return _mm512_movepi32_mask((__m512i)mask);
+#elif VL == 8
+    return (uint32_t)_mm256_movemask_ps((__m256)mask);
+#else
+    uint32_t bits = 0;
+    for (int lane = 0; lane < VL; lane++) bits |= (uint32_t)(mask[lane] != 0) << lane;
+    return bits;
+#endif
+}
+
 /* Sums and maxima over lanes, halves added first: a fixed order. */
 CT_INLINE float v_sum(vf v)
 {
