@@ -210,7 +210,8 @@ const float *ct_job_logits(const ct_job *job);
 /* [count, attention layers, H]: heads kept at those steps (by the row that gave the token); all 1
  * where no selection is active. */
 const uint8_t *ct_job_heads_kept(const ct_job *job);
-/* What was recorded so far, by the request's wish; NULL without one. The job's. */
+/* What was recorded so far, by the request's wish; NULL without one. The job's. Weights of the last
+ * step of generation are there when the job is done. */
 const ct_recording *ct_job_recording(const ct_job *job);
 /* Bytes that the request's recording takes at most; 0 if it has none. */
 int64_t ct_request_recording_bytes(const ct_model *model, const ct_generate_request *request);

@@ -304,54 +304,66 @@ static int64_t own_blocks(const ct_attn_args *args, int64_t r)
     return own;
 }
 
-static ct_status attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+/* Keys and blocks of keys that the queries of a call meet. */
+typedef struct met {
+    double pairs, blocks; /* (query, key) pairs of a head */
+    int64_t tokens, keys; /* keys: most of a query; a few more change no time worth telling apart */
+} met;
+
+static met met_by(const ct_attn_args *args)
 {
-    double pairs = 0, blocks = 0;
+    met m = {0};
     int64_t most = 0;
     for (int64_t r = 0; r < args->n_rows; r++) {
         const ct_attn_row *row = &args->rows[r];
         int64_t end = row->seg.position + row->seg.count;
         int64_t seen = keys_seen(row, end - 1);
         most = seen > most ? seen : most;
-        for (int64_t p = row->seg.position; p < end; p++) pairs += (double)keys_seen(row, p);
-        blocks += (double)own_blocks(args, r);
+        for (int64_t p = row->seg.position; p < end; p++) m.pairs += (double)keys_seen(row, p);
+        m.blocks += (double)own_blocks(args, r);
+        m.tokens += row->seg.count;
     }
-    /* A few positions more change no time worth telling apart. */
-    int64_t keys = (most + CT_KV_BLOCK - 1) / CT_KV_BLOCK * CT_KV_BLOCK;
+    m.keys = (most + CT_KV_BLOCK - 1) / CT_KV_BLOCK * CT_KV_BLOCK;
+    return m;
+}
+
+static ct_status attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+{
+    met m = met_by(args);
     double q = (double)(args->tokens * args->heads * args->head_dim);
     ct_cost cost = {
         /* scores and values, 2 D each; scale, maximum, exponential, sum of the softmax */
-        .flops = pairs * (double)args->heads * (4.0 * (double)args->head_dim + 4),
+        .flops = m.pairs * (double)args->heads * (4.0 * (double)args->head_dim + 4),
         .memory_bytes =
-            blocks * CT_KV_BLOCK * 2.0 * (double)(args->kv_heads * args->head_dim) * F32,
+            m.blocks * CT_KV_BLOCK * 2.0 * (double)(args->kv_heads * args->head_dim) * F32,
         .activation_bytes = 2 * q * F32,
     };
     ct_trace_op *op =
-        entry("attention", args->tokens, keys, args->heads, args->n_rows, cost,
-              "%lld x %lld, keys %lld", LL(args->heads), LL(args->head_dim), LL(keys));
+        entry("attention", args->tokens, m.keys, args->heads, args->n_rows, cost,
+              "%lld x %lld, keys %lld", LL(args->heads), LL(args->head_dim), LL(m.keys));
     double start = ct_now_ms();
     ct_status st = active->base->attention(ctx, args, err);
     took(op, start);
     return st;
 }
 
-static void attention_weights(ct_op_ctx *ctx, float *before, float *after,
-                              const ct_weights_args *args)
+static ct_status attention_weights(ct_op_ctx *ctx, const ct_attn_args *args,
+                                   const ct_weights_out *out, ct_err *err)
 {
-    int64_t seen = keys_seen(args->row, args->position);
-    double values = (double)(args->heads * seen);
+    met m = met_by(args);
+    double values = m.pairs * (double)args->heads;
     ct_cost cost = {
         .flops = values * (2.0 * (double)args->head_dim + 4),
-        .memory_bytes = (double)(seen * args->kv_heads * args->head_dim) * F32,
-        .activation_bytes = 2 * (double)(args->heads * args->keys) * F32,
+        .memory_bytes = m.blocks * CT_KV_BLOCK * (double)(args->kv_heads * args->head_dim) * F32,
+        .activation_bytes = 2 * values * F32,
     };
-    int64_t keys = (seen + CT_KV_BLOCK - 1) / CT_KV_BLOCK * CT_KV_BLOCK;
     ct_trace_op *op =
-        entry("attention_weights", 1, keys, args->heads, args->head_dim, cost,
-              "%lld x %lld, keys %lld", LL(args->heads), LL(args->head_dim), LL(keys));
+        entry("attention_weights", m.tokens, m.keys, args->heads, args->head_dim, cost,
+              "%lld x %lld, keys %lld", LL(args->heads), LL(args->head_dim), LL(m.keys));
     double start = ct_now_ms();
-    active->base->attention_weights(ctx, before, after, args);
+    ct_status st = active->base->attention_weights(ctx, args, out, err);
     took(op, start);
+    return st;
 }
 
 static void store_kv(ct_op_ctx *ctx, const ct_kv_args *args, const ct_batch *batch)

@@ -229,8 +229,8 @@ static const ct_option options[] = {
     {"--dry-run", NULL, CT_ARG_FLAG, NULL, "Print the plan and compute nothing.", 0, 0},
     {"--limit", NULL, CT_ARG_INT, "N", "Run at most N cells now.", 1, 9e15},
     {"--memory", NULL, CT_ARG_TEXT, "SIZE",
-     "Bytes, or with K, M or G, that the states of sequences may take (default: half of the "
-     "machine's free memory). With less, more is computed again; outcomes stay the same.",
+     "Bytes, or with K, M or G, that states of sequences and recordings may take (default: half "
+     "of the machine's free memory). With less, more is computed again; outcomes stay the same.",
      0, 0},
     {"--alone", NULL, CT_ARG_FLAG, NULL,
      "Compute every cell by itself, one after another: no shared prefill, no batch. Outcomes are "

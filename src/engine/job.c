@@ -97,6 +97,7 @@ static ct_status record_shape(const ct_model *model, const ct_generate_request *
         .attention_layers = list,
         .n_attention = n,
         .heads = model->info.heads,
+        .head_dim = model->info.head_dim,
         .prefill = ct_request_prefill_count(r),
         .tokens = (int64_t)r->prompt_count + r->max_new_tokens,
     };
@@ -108,6 +109,10 @@ static ct_status check_record(const ct_model *model, const ct_generate_request *
     int64_t *layers;
     ct_record_shape shape;
     if (!r->record) return CT_OK;
+    if (!model->ops->attention_weights)
+        return ct_fail(err, CT_ERR_UNSUPPORTED,
+                       "recording: expected a device that records, such as cpu, got %s",
+                       model->ops->name);
     ct_status st = record_shape(model, r, &layers, &shape, err);
     if (st != CT_OK) return st;
     st = ct_record_check(r->record, &shape, err);
@@ -506,7 +511,11 @@ ct_status ct_jobs_step(ct_session *session, ct_job *const *jobs, size_t n_jobs, 
         at_work[n++] = jobs[i];
     }
     if (n > 0) CT_TRY(ct_step(session, rows, n, err));
-    for (size_t i = 0; i < n; i++) CT_TRY(after_row(at_work[i], &rows[i], err));
+    for (size_t i = 0; i < n; i++) {
+        CT_TRY(after_row(at_work[i], &rows[i], err));
+        if (at_work[i]->state == CT_JOB_DONE && at_work[i]->recording)
+            CT_TRY(ct_session_settle(session, at_work[i]->sequence, at_work[i]->recording, err));
+    }
 done:
     free(rows);
     free(at_work);

@@ -129,6 +129,7 @@ ct_status ct_recording_new(const ct_record_options *o, const ct_record_shape *s,
     memcpy(r->stages, o->stages, sizeof r->stages);
     r->n_layers = layers_of(o, s);
     r->heads = s->heads;
+    r->head_dim = s->head_dim;
     r->prefill = s->prefill;
     r->n_needle = o->n_needle;
     r->layers = zeroed(r->n_layers, sizeof *r->layers, &failed);
@@ -156,7 +157,11 @@ ct_status ct_recording_new(const ct_record_options *o, const ct_record_shape *s,
         }
         if (r->what & CT_RECORD_HEADS) t->heads_kept = zeroed(n, 1, &failed);
     }
-    for (int i = 0; i < 2; i++) r->row[i] = zeroed(r->heads * s->tokens, sizeof(float), &failed);
+    if (r->steps == CT_RECORD_LAST && r->tracks[CT_STAGE_GENERATION].before) {
+        r->query.q = zeroed(heads * r->head_dim, sizeof(float), &failed);
+        r->query.marked = zeroed(s->tokens, 1, &failed);
+        r->query.means = zeroed(r->n_layers, sizeof(float), &failed);
+    }
     if (failed) {
         ct_recording_free(r);
         return ct_fail_memory(err, "recording", (size_t)ct_record_bytes(o, s));
@@ -180,7 +185,9 @@ void ct_recording_free(ct_recording *r)
         free(t->peak);
         free(t->heads_kept);
     }
-    for (int i = 0; i < 2; i++) free(r->row[i]);
+    free(r->query.q);
+    free(r->query.marked);
+    free(r->query.means);
     free(r->layers);
     free(r->needle);
     free(r);
@@ -217,42 +224,28 @@ int64_t ct_recording_layer(const ct_recording *r, int64_t layer)
     return -1;
 }
 
-void ct_recording_room(ct_recording *r, ct_stage stage, int64_t row, int64_t layer, float **before,
-                       float **after)
+ct_weights_out ct_recording_room(const ct_recording *r, ct_stage stage, int64_t row, int64_t layer)
 {
     const ct_record_track *t = &r->tracks[stage];
     int64_t at = (row * r->n_layers + layer) * r->heads * t->keys;
-    *before = t->before ? t->before + at : r->row[0];
-    *after = t->after ? t->after + at : r->row[1];
-}
-
-static float needle_mass(const ct_recording *r, const float *weights, int64_t keys)
-{
-    double sum = 0;
-    for (size_t i = 0; i < r->n_needle; i++)
-        for (int64_t s = r->needle[i].begin; s < r->needle[i].end && s < keys; s++)
-            sum += (double)weights[s];
-    return (float)sum;
+    return (ct_weights_out){t->before + at, t->after + at, t->keys,
+                            r->n_layers * r->heads * t->keys};
 }
 
 void ct_recording_note(ct_recording *r, ct_stage stage, int64_t row, int64_t layer,
-                       int64_t position, const float *entropy_bits, const uint8_t *kept)
+                       const ct_record_values *values)
 {
     ct_record_track *t = &r->tracks[stage];
     int64_t at = (row * r->n_layers + layer) * r->heads;
-    float *before, *after;
-    ct_recording_room(r, stage, row, layer, &before, &after);
-    for (int64_t h = 0; h < r->heads; h++) {
-        if (t->heads_kept) t->heads_kept[at + h] = kept ? kept[h] : 1;
-        if (!t->peak) continue;
-        const float *weights = before + h * t->keys;
-        int64_t peak = 0;
-        for (int64_t s = 1; s <= position; s++)
-            if (weights[s] > weights[peak]) peak = s;
-        t->peak[at + h] = (int32_t)peak;
-        t->peak_weight[at + h] = weights[peak];
-        t->entropy_bits[at + h] = entropy_bits[h];
-        t->needle_before[at + h] = needle_mass(r, weights, t->keys);
-        t->needle_after[at + h] = needle_mass(r, after + h * t->keys, t->keys);
+    size_t n = (size_t)r->heads, bytes = n * sizeof(float);
+    if (t->heads_kept) {
+        if (values->kept) memcpy(t->heads_kept + at, values->kept, n);
+        else memset(t->heads_kept + at, 1, n);
     }
+    if (!t->peak) return;
+    memcpy(t->entropy_bits + at, values->entropy_bits, bytes);
+    memcpy(t->needle_before + at, values->light.needle_before, bytes);
+    memcpy(t->needle_after + at, values->light.needle_after, bytes);
+    memcpy(t->peak_weight + at, values->light.peak_weight, bytes);
+    memcpy(t->peak + at, values->light.peak, bytes);
 }

@@ -25,15 +25,24 @@ static size_t floats(const void *part, const ct_model *model, int64_t tokens)
     size_t kv = ct_pass_round((size_t)(tokens * info->kv_heads * info->head_dim));
     size_t per_head = ct_pass_round((size_t)(tokens * info->heads));
     size_t block = ct_pass_round((size_t)(CT_KV_BLOCK * info->kv_heads * info->head_dim));
-    /* q, out, masses of the per-layer mean; k, v; entropy, l2, means of runs; a block of ones and one
-     * with a two. */
-    return 3 * q + 2 * kv + 3 * per_head + 2 * block;
+    /* q, out, masses of the per-layer mean; k, v; entropy, l2, means of runs, 4 of the light recorder; a
+     * block of ones and one with a two. */
+    return 3 * q + 2 * kv + 7 * per_head + 2 * block;
+}
+
+float ct_attn_scale(const ct_model_info *info)
+{
+    return (float)(1 / sqrt((double)info->head_dim));
+}
+
+int64_t ct_attn_kv_offset(const ct_layer *layer, const ct_model_info *info, int part)
+{
+    return (layer->attention_index * 2 + part) * CT_KV_BLOCK * info->kv_heads * info->head_dim;
 }
 
 /* ---- binary_mean: per_layer ------------------------------------------------------------------ */
 
-/* The key positions begin .. end-1 that hold the run's mean where they are marked. */
-static void mean_positions(const ct_attn_row *attn, ct_stage stage, int64_t *begin, int64_t *end)
+void ct_attn_mean_positions(const ct_attn_row *attn, ct_stage stage, int64_t *begin, int64_t *end)
 {
     int64_t last = attn->seg.position + attn->seg.count - 1;
     bool windowed = stage == CT_STAGE_GENERATION && attn->window >= 0 && last > attn->window;
@@ -87,6 +96,7 @@ static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const c
     ct_attn_args sums = *args;
     sums.out = mass;
     sums.entropy_bits = sums.l2 = NULL;
+    sums.light = NULL;
     sums.rows = &row;
     sums.n_rows = 1;
     sums.v_offset = 0;
@@ -99,67 +109,10 @@ static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const c
         total += (double)mass[(attn->seg.first * heads + i) * dim];
     double mean = run->mean_columns ? total / (double)heads / (double)run->mean_columns : 0;
     int64_t begin, end;
-    mean_positions(attn, stage, &begin, &end);
+    ct_attn_mean_positions(attn, stage, &begin, &end);
     write_mean_values(info, attn, args->v_offset, begin, end, mean, args->out);
     *out_mean = (float)mean;
     return CT_OK;
-}
-
-/* ---- recordings ------------------------------------------------------------------------------ */
-
-/* The weights of one token under the layer's mean, where attn->edit says KEEP in its place. */
-static void write_mean_weights(const ct_attn_row *attn, ct_stage stage, float mean, int64_t heads,
-                               int64_t keys, float *after)
-{
-    int64_t begin, end;
-    mean_positions(attn, stage, &begin, &end);
-    memset(after, 0, (size_t)(heads * keys) * sizeof *after);
-    for (int64_t h = 0; h < heads; h++)
-        for (int64_t s = begin; s < end && s < attn->marked_count; s++)
-            if (attn->marked[s]) after[h * keys + s] = mean;
-}
-
-/* Hands what rows want recorded to their recordings. Weights are computed anew from the keys, for
- * these tokens alone; what the pass itself computes does not change. means: by run. */
-static void record(const ct_layer *layer, ct_pass *pass, const ct_attn_args *args,
-                   const float *means, const uint8_t *keep)
-{
-    int64_t heads = args->heads;
-    for (int64_t r = 0; r < pass->n_rows; r++) {
-        const ct_pass_row *row = &pass->rows[r];
-        int64_t place = row->part.count ? ct_recording_layer(row->recording, layer->index) : -1;
-        if (place < 0) continue;
-        int64_t keys = row->recording->tracks[row->stage].keys;
-        bool wants_weights = row->recording->what & (CT_RECORD_WEIGHTS | CT_RECORD_LIGHT);
-        for (size_t i = row->first_run; i < row->first_run + row->n_runs; i++) {
-            const ct_edit_run *run = &pass->plan->runs[i];
-            int64_t from = row->part.first > run->offset ? row->part.first : run->offset;
-            int64_t to = row->part.first + row->part.count;
-            if (to > run->offset + run->count) to = run->offset + run->count;
-            for (int64_t t = from; t < to; t++) {
-                int64_t token = row->seg.first + t, position = row->seg.position + t;
-                int64_t at = row->part.row + t - row->part.first;
-                const ct_weights_args one = {heads,
-                                             args->kv_heads,
-                                             args->head_dim,
-                                             args->scale,
-                                             args->q + token * heads * args->head_dim,
-                                             args->k_offset,
-                                             &pass->attn[i],
-                                             position,
-                                             keys};
-                float *before, *after;
-                ct_recording_room(row->recording, row->stage, at, place, &before, &after);
-                if (wants_weights)
-                    pass->model->ops->attention_weights(&pass->op, before, after, &one);
-                if (wants_weights && run->mean_per_layer)
-                    write_mean_weights(&pass->attn[i], row->stage, means[i], heads, keys, after);
-                ct_recording_note(row->recording, row->stage, at, place, position,
-                                  args->entropy_bits ? args->entropy_bits + token * heads : NULL,
-                                  keep ? keep + token * heads : NULL);
-            }
-        }
-    }
 }
 
 static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *normed, float *x,
@@ -185,14 +138,12 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
         ops->rope(&pass->op, k, info->kv_heads, info->head_dim, model->rotary, model->rope_theta,
                   &pass->batch);
     }
-    /* A block holds all attention layers: [attention layers, 2 (k, v), 64, G, D]. */
-    int64_t part = CT_KV_BLOCK * info->kv_heads * info->head_dim;
     const ct_kv_args kv = {.k = k,
                            .v = v,
                            .kv_heads = info->kv_heads,
                            .head_dim = info->head_dim,
-                           .k_offset = layer->attention_index * 2 * part,
-                           .v_offset = (layer->attention_index * 2 + 1) * part};
+                           .k_offset = ct_attn_kv_offset(layer, info, 0),
+                           .v_offset = ct_attn_kv_offset(layer, info, 1)};
     ops->store_kv(&pass->op, &kv, &pass->batch);
 
     ct_attn_args args = {
@@ -200,7 +151,7 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
         .heads = info->heads,
         .kv_heads = info->kv_heads,
         .head_dim = info->head_dim,
-        .scale = (float)(1 / sqrt((double)info->head_dim)),
+        .scale = ct_attn_scale(info),
         .q = q,
         .out = out,
         .entropy_bits = pass->wants_entropy ? ct_pass_floats(pass, head_size) : NULL,
@@ -211,6 +162,14 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
         .n_rows = (int64_t)pass->plan->n_runs,
         .batch = &pass->batch,
     };
+    ct_attn_light light;
+    if (pass->wants_light) {
+        light.needle_before = ct_pass_floats(pass, head_size);
+        light.needle_after = ct_pass_floats(pass, head_size);
+        light.peak_weight = ct_pass_floats(pass, head_size);
+        light.peak = (int32_t *)ct_pass_floats(pass, head_size);
+        args.light = &light;
+    }
     CT_TRY(ops->attention(&pass->op, &args, err));
     float *means = NULL;
     if (pass->has_layer_means) {
@@ -235,7 +194,7 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
         keep = pass->keep + layer->attention_index * tokens * info->heads;
         ops->keep_heads(&pass->op, keep, out, &by, &pass->batch);
     }
-    if (pass->records) record(layer, pass, &args, means, keep);
+    if (pass->records) CT_TRY(ct_record_layer(layer, pass, &args, means, keep, err));
     CT_TRY(ops->matmul(&pass->op, x, out, tokens, &m->o, m->o_bias, true, err));
 done:
     return st;

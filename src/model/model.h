@@ -221,7 +221,9 @@ struct ct_pass {
     bool has_layer_means;    /* some run's edit takes its mean over the layer */
     uint8_t *keep;           /* [attention layers, T, H] heads kept; NULL: no token selects any */
     bool wants_entropy, wants_l2;
-    bool records;  /* some row records some token */
+    bool records, wants_light;    /* some row records some token; has the light recorder */
+    ct_attn_row *recorded;        /* room for plan->n_runs, if some row records */
+    ct_weights_out *recorded_out; /* likewise */
     float *memory; /* working memory, the backend's: memory_used of memory_floats are taken */
     size_t memory_used, memory_floats;
 };
@@ -230,5 +232,30 @@ struct ct_pass {
 size_t ct_pass_round(size_t floats);
 /* Takes working memory; the layer's caller gives it back. */
 float *ct_pass_floats(ct_pass *pass, size_t floats);
+
+/* ---- attention, for its mixer and for recordings --------------------------------------------- */
+
+/* Of the layer's keys (part 0) or values (part 1) in a block, in elements: a block holds all attention
+ * layers, [attention layers, 2, 64, G, D]. */
+int64_t ct_attn_kv_offset(const ct_layer *layer, const ct_model_info *info, int part);
+/* 1/sqrt(D). */
+float ct_attn_scale(const ct_model_info *info);
+/* The key positions begin .. end-1 that hold the mean of a run whose edit takes it over the layer, where
+ * they are marked. */
+void ct_attn_mean_positions(const ct_attn_row *attn, ct_stage stage, int64_t *begin, int64_t *end);
+
+/* ---- recordings (record.c) ------------------------------------------------------------------ */
+
+/* Hands what rows want recorded of a layer to their recordings. args: what the layer's attention was
+ * computed with; means: by run; keep: [T, H] or NULL, all. */
+ct_status ct_record_layer(const ct_layer *layer, ct_pass *pass, const ct_attn_args *args,
+                          const float *means, const uint8_t *keep, ct_err *err) CT_CHECK;
+/* Computes the weights that the recording of a request that has ended still lacks: those of the last
+ * step of generation. `blocks` is room for the sequence's list of blocks. */
+ct_status ct_record_settle(const ct_model *model, ct_op_ctx *op, const ct_sequence *sequence,
+                           const void **blocks, ct_recording *recording, ct_err *err) CT_CHECK;
+/* Likewise, with the session's memory and threads (step.c). */
+ct_status ct_session_settle(ct_session *session, const ct_sequence *sequence,
+                            ct_recording *recording, ct_err *err) CT_CHECK;
 
 #endif

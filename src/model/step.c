@@ -33,6 +33,9 @@ struct ct_session {
     size_t rows_capacity;
     ct_attn_row *attn;
     size_t attn_capacity;
+    ct_attn_row *recorded;
+    ct_weights_out *recorded_out;
+    size_t recorded_capacity;
     const void **kv_blocks;
     size_t kv_capacity;
     uint8_t *keep; /* the pass's kept heads, brought back from the backend */
@@ -103,6 +106,8 @@ void ct_session_free(ct_session *session)
     free(session->states);
     free(session->rules);
     free(session->attn);
+    free(session->recorded);
+    free(session->recorded_out);
     free(session->kv_blocks);
     free(session->keep);
     free(session->done);
@@ -294,7 +299,8 @@ static ct_status pack(ct_session *s, ct_row *rows, size_t n_rows, size_t *first,
             to->part = ct_recording_take(to->recording, to->stage, to->seg.position, take, ends);
         if (to->part.count > 0) {
             pass->records = true;
-            pass->wants_entropy |= (to->recording->what & CT_RECORD_LIGHT) != 0;
+            pass->wants_light |= (to->recording->what & CT_RECORD_LIGHT) != 0;
+            pass->wants_entropy |= pass->wants_light;
         }
         s->segs[pass->n_rows++] = to->seg;
         selects |= ct_heads_keep(row->intervention, row->stage) >= 0;
@@ -361,6 +367,10 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
             /* Head scores come from the unedited weights all the same; the output of this first
              * product is replaced. */
             if (run->mean_per_layer) s->attn[i].edit = CT_WEIGHTS_KEEP;
+            if (row->part.count > 0) {
+                s->attn[i].needle = row->recording->needle;
+                s->attn[i].n_needle = row->recording->n_needle;
+            }
             pass->has_layer_means |= run->mean_per_layer;
         }
         at += sequence->n_blocks;
@@ -368,7 +378,17 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
     pass->attn = pass->batch.runs = s->attn;
     pass->batch.n_runs = (int64_t)s->plan.n_runs;
     pass->kv_spare = at;
-    return CT_OK;
+    if (pass->records) {
+        size_t capacity = s->recorded_capacity;
+        CT_TRY(room((void **)&s->recorded_out, &capacity, s->plan.n_runs, sizeof *s->recorded_out,
+                    err));
+        CT_TRY(room((void **)&s->recorded, &s->recorded_capacity, s->plan.n_runs,
+                    sizeof *s->recorded, err));
+    }
+    pass->recorded = s->recorded;
+    pass->recorded_out = s->recorded_out;
+done:
+    return st;
 }
 
 /* ---- the pass -------------------------------------------------------------------------------- */
@@ -527,8 +547,10 @@ done:
     if (st != CT_OK) return st;
     for (int64_t r = 0; r < pass.n_rows; r++) {
         const ct_pass_row *row = &s->rows[r];
-        ct_sequence_advance(row->sequence, row->seg.count,
-                            ct_intervention_window(row->intervention, row->stage, model->window));
+        int64_t window = ct_intervention_window(row->intervention, row->stage, model->window);
+        /* The last query may be asked once more, from one position further on. */
+        if (window >= 0 && row->recording && row->recording->query.there) window++;
+        ct_sequence_advance(row->sequence, row->seg.count, window);
         s->done[*first + (size_t)r] += row->seg.count;
     }
     while (*first < n_rows && s->done[*first] == rows[*first].count) ++*first;
@@ -559,5 +581,25 @@ ct_status ct_step(ct_session *session, ct_row *rows, size_t n_rows, ct_err *err)
 done:
     omp_set_num_threads(threads);
     for (size_t i = 0; i < marked; i++) rows[i].sequence->in_step = false;
+    return st;
+}
+
+ct_status ct_session_settle(ct_session *s, const ct_sequence *sequence, ct_recording *recording,
+                            ct_err *err)
+{
+    ct_status st = CT_OK;
+    int threads = omp_get_max_threads();
+    if (s->model->threads > 0) omp_set_num_threads(s->model->threads);
+    CT_TRY(reserve_memory(s, 1, err));
+    CT_TRY(room((void **)&s->kv_blocks, &s->kv_capacity, (size_t)sequence->n_blocks,
+                sizeof *s->kv_blocks, err));
+    ct_op_ctx op = {.scratch = s->scratch,
+                    .scratch_bytes = s->scratch_bytes,
+                    .compute = s->model->compute,
+                    .stage = CT_STAGE_GENERATION,
+                    .device = s->model->device};
+    CT_TRY(ct_record_settle(s->model, &op, sequence, s->kv_blocks, recording, err));
+done:
+    omp_set_num_threads(threads);
     return st;
 }

@@ -76,7 +76,16 @@ typedef struct ct_attn_row {
     ct_weights_mode edit;  /* after the softmax, no renormalisation; KEEP: `marked` is not read */
     const uint8_t *marked; /* [marked_count] 1 where the key position is in the edited span */
     int64_t marked_count;  /* positions from here on are unmarked */
+    const ct_span *needle; /* [n_needle] sorted, disjoint; read where ct_attn_args.light is set */
+    size_t n_needle;
 } ct_attn_row;
+
+/* What the light recorder wants of every token and head; [T, H] each. */
+typedef struct ct_attn_light {
+    float *needle_before, *needle_after; /* sums of the weights on the row's needle, by the edit */
+    float *peak_weight;                  /* the largest unedited weight */
+    int32_t *peak;                       /* its position, the first of equals */
+} ct_attn_light;
 
 /* How many heads the tokens of a row keep, and by what they are chosen. */
 typedef struct ct_head_rule {
@@ -111,8 +120,16 @@ typedef struct ct_attn_args {
     int64_t k_offset, v_offset; /* of the layer's keys and values in a block, in elements */
     const ct_attn_row *rows;    /* the batch's runs, or (in host memory alone) others */
     int64_t n_rows;
-    const ct_batch *batch; /* NULL for others */
+    const ct_batch *batch;      /* NULL for others */
+    const ct_attn_light *light; /* or NULL */
 } ct_attn_args;
+
+/* Where the weights of one row's tokens go: of its token t to before + t * stride and after + t *
+ * stride, [H, keys] each; keys is greater than the position of its last token. after may be NULL. */
+typedef struct ct_weights_out {
+    float *before, *after;
+    int64_t keys, stride;
+} ct_weights_out;
 
 /* What ct_ops.store_kv takes: [T, G, D] each, rotated already. */
 typedef struct ct_kv_args {
@@ -125,17 +142,6 @@ typedef struct ct_keep_args {
     int64_t heads, head_dim, layer; /* H D; the layer's index in the model, for random heads */
     const float *entropy_bits, *l2; /* [T, H], where some rule needs them */
 } ct_keep_args;
-
-/* What ct_ops.attention_weights reads: the query of one token. */
-typedef struct ct_weights_args {
-    int64_t heads, kv_heads, head_dim; /* H G D */
-    float scale;                       /* 1/sqrt(D) */
-    const float *q;                    /* [H, D], rotated already */
-    int64_t k_offset;                  /* as in ct_attn_args */
-    const ct_attn_row *row;            /* window, keys, edit; values are not read */
-    int64_t position;                  /* of the query */
-    int64_t keys;                      /* columns of the results; > position */
-} ct_weights_args;
 
 /* What Mamba's selective scan reads: N states for each of R channels. */
 typedef struct ct_scan {
@@ -307,12 +313,13 @@ typedef struct ct_ops {
      * (seed, layer, position * H + h). */
     void (*keep_heads)(ct_op_ctx *ctx, uint8_t *keep, float *out, const ct_keep_args *args,
                        const ct_batch *batch);
-    /* before[h, s] = the softmax weight of key position s for one query, after[h, s] = the same under
-     * the row's edit; both [H, keys], 0 where the query does not see the position. For recorders:
-     * computed from the keys in f32 apart from `attention`, and so equal to what it uses up to
-     * rounding. */
-    void (*attention_weights)(ct_op_ctx *ctx, float *before, float *after,
-                              const ct_weights_args *args);
+    /* before[h, s] = the softmax weight of key position s for each token of the rows, after[h, s] = the
+     * same under the row's edit; nothing is written where the query does not see the position.
+     * out[r] is row r's. Of args, entropy, l2, light and values are not read, and nothing is
+     * written there. NULL: the backend records nothing, args.light neither. For recorders: computed from the keys in f32 apart from `attention`, and so
+     * equal to what it uses up to rounding. */
+    ct_status (*attention_weights)(ct_op_ctx *ctx, const ct_attn_args *args,
+                                   const ct_weights_out *out, ct_err *err) CT_CHECK;
 
     /* expert[t, i] = the expert of the i-th largest of the X logits of a token (the lowest index
      * first among equals), i < k <= X; weight[t, i] = its softmax over all X, not normed again. A

@@ -25,7 +25,8 @@ typedef struct branch {
     size_t child, last, next;   /* first and last child, next sibling; or CT_PLAN_NONE */
     size_t first_item, n_items; /* sorted; of a leaf */
     size_t states; /* to hold at a time, itself included, if nothing is in short supply */
-    int64_t far;   /* the longest prefill that it leads to */
+    int64_t far;   /* the longest prefill that it leads to, and the largest recording */
+    int64_t recording;
 } branch;
 
 /* A held branch point, and what goes on from it. */
@@ -179,12 +180,16 @@ static void choose_trunks(builder *b, size_t *list)
         branch *v = &b->branches[list[n]];
         v->far = v->end;
         v->states = 1;
+        v->recording = 0;
+        for (size_t i = v->first_item; i < v->first_item + v->n_items; i++)
+            v->recording = max_i64(v->recording, b->given[b->order[i]].recording_bytes);
         if (v->child == CT_PLAN_NONE) continue;
         size_t trunk = CT_PLAN_NONE, before = CT_PLAN_NONE, side = 0;
         for (size_t c = v->child, previous = CT_PLAN_NONE; c != CT_PLAN_NONE;
              previous = c, c = b->branches[c].next) {
             const branch *w = &b->branches[c];
             v->far = max_i64(v->far, w->far);
+            v->recording = max_i64(v->recording, w->recording);
             const branch *t = trunk == CT_PLAN_NONE ? NULL : &b->branches[trunk];
             if (t && (t->states > w->states || (t->states == w->states && t->far > w->far))) {
                 side = w->states > side ? w->states : side;
@@ -231,7 +236,8 @@ static int64_t item_bytes(const ct_plan_limits *limits, const ct_plan_item *item
     int64_t prefill = limits->sequence_bytes + run * limits->block_bytes;
     int64_t decode =
         (1 + fork + limits->begins_anew) * limits->sequence_bytes + row * limits->block_bytes;
-    return max_i64(prefill, decode);
+    if (item->records_prefill) prefill += item->recording_bytes;
+    return max_i64(prefill, decode + item->recording_bytes);
 }
 
 /* Whether the state at the end of branch v may be held above `top`: all held states take half of
@@ -245,8 +251,9 @@ static bool can_hold(const builder *b, const held *top, const branch *v, int64_t
     int64_t blocks = max_i64(run_blocks(l, v->far, v->end, false), row);
     *bytes =
         top->bytes + l->sequence_bytes + blocks_beyond(l, v->end, top->position) * l->block_bytes;
-    return *bytes <= l->memory / 2 &&
-           *bytes + (2 + l->begins_anew) * l->sequence_bytes + blocks * l->block_bytes <= l->memory;
+    return *bytes <= l->memory / 2 && *bytes + (2 + l->begins_anew) * l->sequence_bytes +
+                                              blocks * l->block_bytes + v->recording <=
+                                          l->memory;
 }
 
 static ct_status check_memory(const builder *b, ct_err *err)
@@ -261,8 +268,10 @@ static ct_status check_memory(const builder *b, ct_err *err)
     if (most <= b->limits.memory) return CT_OK;
     return ct_fail(err, CT_ERR_LIMIT,
                    "memory: expected room for the state of one sequence of %" PRId64
-                   " tokens, %" PRId64 " bytes, got %" PRId64 " (--memory sets it)",
-                   b->given[which].tokens, most, b->limits.memory);
+                   " tokens%s, %" PRId64 " bytes, got %" PRId64 " (--memory sets it)",
+                   b->given[which].tokens,
+                   b->given[which].recording_bytes > 0 ? " and its recording" : "", most,
+                   b->limits.memory);
 }
 
 /* ---- layout ---------------------------------------------------------------------------------- */

@@ -29,6 +29,10 @@ typedef struct ct_plan_item {
     int64_t tokens;  /* prompt and answer: what its sequence holds at most */
     int64_t steps;   /* of decoding, at most */
     bool whole;      /* its prefill must run in one step */
+    /* Of its recording, while it decodes; from its prefill on if that is recorded, too, which then
+     * shares no row with any other. */
+    int64_t recording_bytes;
+    bool records_prefill;
 } ct_plan_item;
 
 /* A total order of items; *shared is the number of leading rows of prefill that both compute alike.
@@ -37,7 +41,7 @@ typedef int (*ct_plan_compare_fn)(void *user, const ct_plan_item *a, const ct_pl
                                   int64_t *shared);
 
 typedef struct ct_plan_limits {
-    int64_t memory;         /* bytes of all states at any time */
+    int64_t memory;         /* bytes of all states and recordings at any time */
     int64_t sequence_bytes; /* of a sequence beside its keys and values */
     int64_t block_bytes;    /* of keys and values of 64 positions */
     int64_t window;         /* previous tokens that a query of prefill sees; < 0: all */
@@ -78,7 +82,7 @@ typedef struct ct_plan {
     /* If every item takes all its steps: */
     int64_t decode_steps;
     size_t decode_rows; /* most at a time */
-    int64_t peak_bytes; /* of states, at most limits.memory */
+    int64_t peak_bytes; /* of states and recordings, at most limits.memory */
 } ct_plan;
 
 /* Plans the items. CT_ERR_LIMIT, saying what is needed, if one sequence alone takes more than

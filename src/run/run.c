@@ -85,6 +85,8 @@ static ct_status add_todo(const ct_work *work, uint32_t cell, todo *out, ct_err 
             .steps = r.max_new_tokens - (prefill == (int64_t)r.prompt_count),
             .whole = iv->weights[CT_STAGE_PREFILL].mode == CT_WEIGHTS_BINARY &&
                      iv->semantics.binary_mean_per_layer,
+            .recording_bytes = ct_request_recording_bytes(work->model, &r),
+            .records_prefill = r.record && r.record->stages[CT_STAGE_PREFILL],
         };
         return CT_OK;
     }

@@ -46,10 +46,19 @@ static void count_state(ct_schedule *s, size_t node, int64_t from, int64_t to, i
     if (s->bytes > s->peak_bytes) s->peak_bytes = s->bytes;
 }
 
+/* Bytes that the node's own prefill records into. */
+static int64_t recorded_bytes(const ct_schedule *s, size_t node)
+{
+    const ct_plan_node *n = &s->plan->nodes[node];
+    const ct_plan_item *leader = &s->plan->items[n->first_item + n->n_items - 1];
+    return leader->records_prefill ? leader->recording_bytes : 0;
+}
+
 /* The state at the node's end. */
 static void count_held(ct_schedule *s, size_t node, int sign)
 {
     int64_t end = s->plan->nodes[node].end;
+    s->bytes += sign * recorded_bytes(s, node);
     count_state(s, node, end, end, sign);
 }
 
@@ -58,8 +67,9 @@ static void count_row(ct_schedule *s, size_t node, size_t item, int sign)
     const ct_plan_limits *limits = &s->plan->limits;
     int64_t own = ct_plan_row_blocks(limits, &s->plan->items[item]) * limits->block_bytes;
     if (limits->begins_anew) own += limits->sequence_bytes; /* the one before is still there */
-    s->bytes += sign * own;
-    count_held(s, node, sign);
+    int64_t end = s->plan->nodes[node].end;
+    s->bytes += sign * (own + s->plan->items[item].recording_bytes);
+    count_state(s, node, end, end, sign);
 }
 
 static int64_t step_end(const ct_schedule *s, const ct_plan_node *node, int64_t at)
@@ -80,6 +90,7 @@ static int64_t count_batch(ct_schedule *s, size_t first, size_t count)
     for (size_t i = 0; i < count; i++) {
         at[i] = to[i] = nodes[i].begin;
         if (nodes[i].in_place) count_held(s, nodes[i].parent, -1);
+        s->bytes += recorded_bytes(s, first + i);
         count_state(s, first + i, at[i], to[i], 1);
     }
     for (bool more = true; more;) {

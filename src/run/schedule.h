@@ -5,7 +5,8 @@
  * the plan has seen to. Pure, as the plan is: it runs a model (execute.c) as well as a count.
  *
  * Bytes of a state: the sequence's own, and the blocks of 64 positions that it can still see. The
- * blocks of a node's rows are counted once, whoever shares them.
+ * blocks of a node's rows are counted once, whoever shares them. A recording counts from its first row
+ * on: its memory is not touched before.
  */
 #ifndef CT_RUN_SCHEDULE_H
 #define CT_RUN_SCHEDULE_H

@@ -16,7 +16,7 @@
 enum { LAYERS = 2, HEADS = 4, WINDOW = 32 };
 
 typedef struct tally {
-    int rows, cases;
+    int rows, needles, cases;
     double largest;
 } tally;
 
@@ -45,6 +45,21 @@ static void compare(double want, double got, const char *id, const char *what, i
     t->largest = diff > t->largest ? diff : t->largest;
 }
 
+/* The golden's weights on the needle against what the light recorder says. */
+static void compare_needle(const ct_recording *r, const ct_record_track *track, double want,
+                           int64_t at, const char *id, tally *t)
+{
+    t->needles += r->n_needle > 0 && want > 0;
+    compare(want, (double)track->needle_after[at], id, "needle", at, 0, t);
+}
+
+static bool in_needle(const ct_recording *r, int64_t position)
+{
+    for (size_t i = 0; i < r->n_needle; i++)
+        if (position >= r->needle[i].begin && position < r->needle[i].end) return true;
+    return false;
+}
+
 static void compare_generation(const ct_recording *r, const ct_st_tensor *want, int64_t layer,
                                const char *id, tally *t)
 {
@@ -58,9 +73,14 @@ static void compare_generation(const ct_recording *r, const ct_st_tensor *want, 
             int64_t p = track->position[i];
             for (int64_t s = p < WINDOW ? 0 : p - WINDOW; s < p; s++) slots[s % WINDOW] = row[s];
             slots[WINDOW] = row[p];
+            int64_t from = (i * HEADS + h) * (WINDOW + 1);
             for (int64_t s = 0; s <= WINDOW; s++)
-                compare((double)element(want, (i * HEADS + h) * (WINDOW + 1) + s), (double)slots[s],
-                        id, "generation", i, s, t);
+                compare((double)element(want, from + s), (double)slots[s], id, "generation", i, s,
+                        t);
+            double mass = 0;
+            for (int64_t s = p < WINDOW ? 0 : p - WINDOW; s < p; s++)
+                mass += in_needle(r, s) ? (double)element(want, from + s % WINDOW) : 0;
+            compare_needle(r, track, mass, (i * LAYERS + layer) * HEADS + h, id, t);
             t->rows++;
         }
 }
@@ -75,9 +95,13 @@ static void compare_prefill(const ct_recording *r, const ct_st_tensor *want, int
     for (int64_t i = 0; i < n; i++)
         for (int64_t h = 0; h < HEADS; h++) {
             const float *row = track->after + ((i * LAYERS + layer) * HEADS + h) * n;
-            for (int64_t s = 0; s < n; s++)
-                compare((double)element(want, (h * n + i) * n + s), (double)row[s], id, "prefill",
-                        i, s, t);
+            double mass = 0;
+            for (int64_t s = 0; s < n; s++) {
+                double weight = (double)element(want, (h * n + i) * n + s);
+                compare(weight, (double)row[s], id, "prefill", i, s, t);
+                mass += in_needle(r, s) ? weight : 0;
+            }
+            compare_needle(r, track, mass, (i * LAYERS + layer) * HEADS + h, id, t);
             t->rows++;
         }
 }
@@ -146,9 +170,10 @@ static void compare_all(const char *device)
             golden_tensor(&file, test, "topk_prefill"))
             compare_case(model, session, &file, test, &t);
     }
-    printf("%s: %d cases, %d rows of weights; largest difference %.3g\n", device, t.cases, t.rows,
-           t.largest);
-    assert_true(t.rows >= 3888);
+    printf(
+        "%s: %d cases, %d rows of weights, %d with weight on a needle; largest difference %.3g\n",
+        device, t.cases, t.rows, t.needles, t.largest);
+    assert_true(t.rows >= 3888 && t.needles >= 1000);
     golden_close(&file);
     ct_session_free(session);
     ct_model_close(model);

@@ -13,6 +13,9 @@
  *   l = sum 2^(s-m),  t = sum 2^(s-m) (s-m),  z = sum 2^(2(s-m)),
  * entropy = log2 l - t/l bits and l2 = sqrt(z)/l. When m grows by g: l and the values are
  * scaled by a = 2^-g, z by a^2, and t becomes a (t - g l).
+ *
+ * What the light recorder wants comes with it: the peak is where m grew last, with the weight 1/l, and
+ * the needle's mass is a part of l that only the needle's blocks add to. Nothing else changes by it.
  */
 #ifndef CT_OP_CPU_ATTENTION_H
 #define CT_OP_CPU_ATTENTION_H
@@ -30,6 +33,9 @@ enum { CT_TILE = CT_ATTN_TILE };
 typedef struct pair_sums {
     vf l, t, z, marked; /* marked: the part of l in marked positions */
     float m;
+    float needle
+        [2];      /* the part of l in the needle, by all weights and by those that the edit keeps */
+    int32_t peak; /* where m is; kept for the light recorder */
 } pair_sums;
 
 typedef struct attn_tile {
@@ -48,6 +54,20 @@ CT_INLINE const float *pair_query(const attn_tile *tile, int64_t pair)
     const ct_attn_args *args = tile->args;
     int64_t token = tile->row->seg.first + tile->first_token + pair / tile->heads;
     return args->q + (token * args->heads + tile->first_head + pair % tile->heads) * args->head_dim;
+}
+
+/* Positions 64b .. 64b+63 of a row's needle as bits. */
+CT_INLINE uint64_t needle_bits(const ct_attn_row *row, int64_t block)
+{
+    uint64_t bits = 0;
+    int64_t base = block * CT_KV_BLOCK;
+    for (size_t i = 0; i < row->n_needle; i++) {
+        int64_t from = row->needle[i].begin - base, to = row->needle[i].end - base;
+        if (from >= CT_KV_BLOCK || to <= 0) continue;
+        uint64_t below = to >= CT_KV_BLOCK ? UINT64_MAX : (UINT64_C(1) << to) - 1;
+        bits |= from > 0 ? below >> from << from : below;
+    }
+    return bits;
 }
 
 /* A block's keys and values of the tile's kv head, [64, G, D]. */
@@ -96,10 +116,26 @@ typedef struct edit_bits {
     uint64_t marked;
 } edit_bits;
 
+/* What is recorded of a block. */
+typedef struct record_bits {
+    int64_t base;       /* the block's first position; < 0: nothing is recorded */
+    uint64_t needle[2]; /* as pair_sums.needle */
+} record_bits;
+
+/* The first place of x, which is there, among the N vectors of a block. */
+CT_INLINE int32_t first_equal(const vf *v, float x)
+{
+    enum { N = CT_KV_BLOCK / VL };
+    uint64_t places = 0;
+    CT_UNROLL
+    for (int i = 0; i < N; i++) places |= (uint64_t)v_bits(v[i] == v_set1(x)) << i * VL;
+    return __builtin_ctzll(places);
+}
+
 /* Moves one pair's sums over a block: scores become the weights that meet the values, and the
  * values are rescaled if the maximum grew. `seen` has a bit for each visible key, at least one. */
 CT_INLINE void softmax_block(pair_sums *sums, float *score, float *value, int64_t value_width,
-                             uint64_t seen, edit_bits edit)
+                             uint64_t seen, edit_bits edit, record_bits record)
 {
     enum { N = CT_KV_BLOCK / VL };
     vf s[N], high = v_set1(-FLT_MAX);
@@ -121,10 +157,16 @@ CT_INLINE void softmax_block(pair_sums *sums, float *score, float *value, int64_
         sums->z = a * a * sums->z;
         sums->marked = a * sums->marked;
         sums->m = m;
+        if (record.base >= 0) {
+            sums->needle[0] *= a[0];
+            sums->needle[1] *= a[0];
+            sums->peak = (int32_t)record.base + first_equal(s, m);
+        }
         if (edit.mode != CT_WEIGHTS_BINARY && edit.mode != CT_WEIGHTS_NULL)
             for (int64_t d = 0; d < value_width; d += VL) v_store(value + d, v_load(value + d) * a);
     }
     vf l = v_set1(0), t = v_set1(0), z = v_set1(0), in = v_set1(0);
+    vf needle[2] = {v_set1(0), v_set1(0)};
     CT_UNROLL
     for (int i = 0; i < N; i++) {
         vf below = s[i] - m, e = v_exp2_falling(below);
@@ -132,6 +174,9 @@ CT_INLINE void softmax_block(pair_sums *sums, float *score, float *value, int64_
         l = l + e;
         t = v_fma(e, below, t);
         z = v_fma(e, e, z);
+        if (record.needle[0])
+            for (int n = 0; n < 2; n++)
+                needle[n] = needle[n] + v_keep(v_mask((uint32_t)(record.needle[n] >> i * VL)), e);
         if (edit.mode != CT_WEIGHTS_KEEP) {
             vi marked = v_mask((uint32_t)(edit.marked >> i * VL));
             vf kept = v_keep(marked, e);
@@ -146,6 +191,14 @@ CT_INLINE void softmax_block(pair_sums *sums, float *score, float *value, int64_
     sums->t = sums->t + t;
     sums->z = sums->z + z;
     sums->marked = sums->marked + in;
+    if (record.needle[0])
+        for (int n = 0; n < 2; n++) sums->needle[n] += v_sum(needle[n]);
+}
+
+/* Whether a weight of a marked, or unmarked, position is after the edit what it was before. */
+CT_INLINE bool stays(ct_weights_mode mode, bool marked)
+{
+    return mode == CT_WEIGHTS_KEEP || mode == (marked ? CT_WEIGHTS_ONLY : CT_WEIGHTS_OMIT);
 }
 
 /* The products, which the including file defines (attention_f32.h, cpu_amx.c): */
@@ -167,6 +220,14 @@ static void attend_block(const attn_tile *tile, int64_t block)
     edit_bits edit = {row->edit, 0};
     if (row->edit != CT_WEIGHTS_KEEP && row->edit != CT_WEIGHTS_NULL)
         edit.marked = marked_bits(row, block);
+    record_bits record = {-1, {0, 0}};
+    if (tile->args->light) {
+        uint64_t needle = needle_bits(row, block);
+        record.base = block * CT_KV_BLOCK;
+        record.needle[0] = needle;
+        record.needle[1] = (stays(row->edit, true) ? needle & edit.marked : 0) |
+                           (stays(row->edit, false) ? needle & ~edit.marked : 0);
+    }
 
     block_scores(tile, block);
     for (int64_t p = 0; p < tile->pairs; p++) {
@@ -179,21 +240,39 @@ static void attend_block(const attn_tile *tile, int64_t block)
         uint64_t seen = UINT64_MAX >> (CT_KV_BLOCK - end) & UINT64_MAX << begin;
         pair_sums *sums = &tile->sums[p];
         float *score = tile->score + p * CT_KV_BLOCK, *value = tile->value + p * width;
-        if (seen == UINT64_MAX && row->edit == CT_WEIGHTS_KEEP) /* the usual case, without masks */
-            softmax_block(sums, score, value, width, UINT64_MAX, (edit_bits){CT_WEIGHTS_KEEP, 0});
+        /* The usual case, without masks. */
+        if (seen == UINT64_MAX && row->edit == CT_WEIGHTS_KEEP && !record.needle[0])
+            softmax_block(sums, score, value, width, UINT64_MAX, (edit_bits){CT_WEIGHTS_KEEP, 0},
+                          (record_bits){record.base, {0, 0}});
         else
             softmax_block(sums, score, value, width, seen,
-                          (edit_bits){edit.mode, edit.marked & seen});
+                          (edit_bits){edit.mode, edit.marked & seen}, record);
     }
     if (row->edit != CT_WEIGHTS_NULL) block_values(tile, block);
 }
 
-/* Marked positions that a query sees. */
-CT_INLINE int64_t count_marked(const ct_attn_row *row, int64_t position)
+/* Marked positions from `begin` to end - 1 that a query sees. */
+CT_INLINE int64_t count_marked(const ct_attn_row *row, int64_t position, int64_t begin, int64_t end)
 {
-    int64_t count = 0, end = min_i64(position + 1, row->marked_count);
-    for (int64_t s = window_begin(row, position); s < end; s++) count += row->marked[s] != 0;
+    int64_t count = 0, first = window_begin(row, position);
+    end = min_i64(end, min_i64(position + 1, row->marked_count));
+    for (int64_t s = first > begin ? first : begin; s < end; s++) count += row->marked[s] != 0;
     return count;
+}
+
+/* `weight` is BINARY's. */
+static void finish_light(const ct_attn_row *row, const ct_attn_light *light, int64_t at,
+                         int64_t position, const pair_sums *sums, double l, double weight)
+{
+    light->peak[at] = sums->peak;
+    light->peak_weight[at] = (float)(1 / l);
+    light->needle_before[at] = (float)((double)sums->needle[0] / l);
+    double after = (double)sums->needle[1] / l;
+    if (row->edit == CT_WEIGHTS_BINARY)
+        for (size_t i = 0; i < row->n_needle; i++)
+            after += weight *
+                     (double)count_marked(row, position, row->needle[i].begin, row->needle[i].end);
+    light->needle_after[at] = (float)after;
 }
 
 static void finish_tile(const attn_tile *tile)
@@ -202,7 +281,8 @@ static void finish_tile(const attn_tile *tile)
     int64_t dim = args->head_dim;
     for (int64_t token = 0; token < tile->tokens; token++) {
         int64_t position = tile->row->seg.position + tile->first_token + token, marked = 0;
-        if (tile->row->edit == CT_WEIGHTS_BINARY) marked = count_marked(tile->row, position);
+        if (tile->row->edit == CT_WEIGHTS_BINARY)
+            marked = count_marked(tile->row, position, 0, INT64_MAX);
         for (int64_t h = 0; h < tile->heads; h++) {
             int64_t p = token * tile->heads + h;
             int64_t at = (tile->row->seg.first + tile->first_token + token) * args->heads +
@@ -214,6 +294,7 @@ static void finish_tile(const attn_tile *tile)
                 scale = marked ? v_sum_f64(sums->marked) / (l * (double)marked) : 0;
             if (args->entropy_bits)
                 args->entropy_bits[at] = (float)fmax(0, log2(l) - v_sum_f64(sums->t) / l);
+            if (args->light) finish_light(tile->row, args->light, at, position, sums, l, scale);
             if (args->l2) args->l2[at] = (float)(sqrt(v_sum_f64(sums->z)) / l);
             for (int64_t d = 0; d < dim; d += VL) {
                 vf v = v_load(tile->value + p * tile->value_width + d) * (float)scale;
@@ -223,8 +304,9 @@ static void finish_tile(const attn_tile *tile)
     }
 }
 
-static void attend_tile(attn_tile *tile)
+static void attend_tile(attn_tile *tile, const void *unused)
 {
+    (void)unused;
     const ct_seg *seg = &tile->row->seg;
     take_queries(tile, tile->args->scale * 1.44269504088896f);
     for (int64_t p = 0; p < tile->pairs; p++) tile->sums[p] = (pair_sums){.m = -1e30f};
@@ -270,7 +352,9 @@ static attn_tile tile_at(const ct_attn_args *args, const attn_tiling *tiling, in
     return tile;
 }
 
-static ct_status attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+/* Does `work` for every tile of the call, on as many threads as have tiles and scratch. */
+static ct_status run_tiles(ct_op_ctx *ctx, const ct_attn_args *args,
+                           void (*work)(attn_tile *, const void *), const void *user, ct_err *err)
 {
     int64_t dim = args->head_dim, width = (dim + VL - 1) / VL * VL;
     size_t floats = ct_attn_scratch_floats(dim);
@@ -301,11 +385,16 @@ static ct_status attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err
             tile.value = at, at += CT_TILE * width;
             tile.kt = at, at += CT_KV_BLOCK * width;
             tile.vt = at;
-            attend_tile(&tile);
+            work(&tile, user);
         }
         end_products();
     }
     return CT_OK;
+}
+
+static ct_status attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+{
+    return run_tiles(ctx, args, attend_tile, NULL, err);
 }
 
 #endif

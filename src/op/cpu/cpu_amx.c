@@ -27,10 +27,11 @@ enum {
     DEPTH = 1024,      /* k of a pass: 32 rows of w take 64 KiB of the second-level cache */
     MAX_TOKENS = 512,  /* of a task, fewer where K is long: */
     X_BYTES = 3 << 19, /* its part of x stays in second-level cache while all panels pass by */
-    AHEAD_TOKENS = 64, /* up to so many the rows of w come in order and fast enough by themselves */
+    FEW_TOKENS = 64,   /* up to so many, rows of w come from memory in an order of their own */
     THREAD_BYTES = PANEL * DEPTH * 2 + PANEL * MAX_TOKENS * 4,
 };
 _Static_assert((int)THREAD_BYTES <= (int)CT_PACKED_FLOATS * 4, "scratch of a product's thread");
+_Static_assert(2 * PANEL * MAX_TOKENS * 4 <= (int)THREAD_BYTES, "sums of the gated feed-forward");
 
 bool ct_amx_usable(void)
 {
@@ -83,17 +84,19 @@ static inline vf load_pairs(const void *data, ct_dtype dtype, int64_t at, int64_
     return round_pairs(low, high);
 }
 
-/* Rows [row, row + 16) of data [rows, cols], k from `begin` to `end`, as every second of `tiles`;
- * zeros for rows that are not there. `pairs`: pair by pair instead of row by row. */
+/* 16 rows of data [rows, cols] from `row` on, `apart` from each other, k from `begin` to `end`, as every
+ * second of `tiles`; zeros for rows that are not there. `pairs`: pair by pair instead of row by row. */
 static inline void pack_tiles(uint16_t *tiles, const void *data, ct_dtype dtype, int64_t rows,
-                              int64_t cols, int64_t row, int64_t begin, int64_t end, bool pairs)
+                              int64_t cols, int64_t row, int64_t apart, int64_t begin, int64_t end,
+                              bool pairs)
 {
     for (int64_t k = begin; k < end; k += STEP, tiles += 2 * TILE_WORDS) {
         vf r[TILE];
         CT_UNROLL
         for (int i = 0; i < TILE; i++) {
             r[i] = v_set1(0);
-            if (row + i < rows) r[i] = load_pairs(data, dtype, (row + i) * cols, k, end);
+            if (row + i * apart < rows)
+                r[i] = load_pairs(data, dtype, (row + i * apart) * cols, k, end);
         }
         if (pairs) v_transpose(r);
         CT_UNROLL
@@ -142,7 +145,7 @@ static ahead ahead_of(const char *base, int64_t rows, int64_t row_bytes, int64_t
     return (ahead){.base = base,
                    .row_bytes = row_bytes,
                    .rows = rows,
-                   .per_step = lines > 0 && count > AHEAD_TOKENS ? (lines + steps - 1) / steps : 0};
+                   .per_step = lines > 0 && count > FEW_TOKENS ? (lines + steps - 1) / steps : 0};
 }
 
 /* The sums of 32 rows of a with 16 or 32 of b: sum[half of b][half of a] are tiles [16 of a, 16 of
@@ -193,6 +196,53 @@ static void multiply(float *sum, const operand *a, const operand *b, int64_t b_r
     stores_done();
 }
 
+/* Whether 32 rows of w are dealt to two tiles as even and odd ones, not as 16 and 16: for few tokens,
+ * whose time is that of reading w, see multiply_from_memory. */
+static bool alternate(int64_t count)
+{
+    return count <= FEW_TOKENS;
+}
+
+/* Where the sums of row i of 32 are; those of the second tile are `tile` floats behind the first's. */
+static inline int64_t sums_of(int64_t i, bool alternates, int64_t tile)
+{
+    return alternates ? i % 2 * tile + i / 2 * TILE : i / TILE * tile + i % TILE * TILE;
+}
+
+/* multiply, one tile of a after the other. So rows of w come from memory fastest: the processor fetches
+ * a page ahead where it is read in order, and two rows of w that are read side by side may share one. */
+static void multiply_from_memory(float *sum, const operand *a, const operand *b, int64_t b_rows,
+                                 int64_t steps, bool resume)
+{
+    for (int half = 0; half < 2; half++, sum += SUM) {
+        const char *rows = a->half[half];
+        if (resume) {
+            _tile_loadd(0, sum, 64);
+            _tile_loadd(2, sum + 2 * SUM, 64);
+        } else {
+            _tile_zero(0);
+            _tile_zero(2);
+        }
+        if (b_rows <= TILE)
+            for (int64_t s = 0; s < steps; s++) {
+                _tile_loadd(4, rows + s * a->per_step, a->stride);
+                _tile_loadd(6, b->half[0] + s * b->per_step, b->stride);
+                _tile_dpbf16ps(0, 4, 6);
+            }
+        else
+            for (int64_t s = 0; s < steps; s++) {
+                _tile_loadd(4, rows + s * a->per_step, a->stride);
+                _tile_loadd(6, b->half[0] + s * b->per_step, b->stride);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(7, b->half[1] + s * b->per_step, b->stride);
+                _tile_dpbf16ps(2, 4, 7);
+            }
+        _tile_stored(0, sum, 64);
+        _tile_stored(2, sum + 2 * SUM, 64);
+    }
+    stores_done();
+}
+
 /* x as tiles of pairs: 32 tokens take `per_pair` words, each step of k two tiles of 16 tokens. */
 typedef struct packed {
     uint16_t *tiles;
@@ -215,7 +265,7 @@ static void pack_tokens(const packed *to, const float *x, int64_t cols)
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < (to->tokens + TILE - 1) / TILE; i++)
         pack_tiles(to->tiles + i / 2 * to->per_pair + i % 2 * TILE_WORDS, x, CT_F32, to->tokens,
-                   cols, i * TILE, 0, cols, true);
+                   cols, i * TILE, 1, 0, cols, true);
 }
 
 /* Tokens of a task: their part of x stays in second-level cache while the panels pass by. */
@@ -236,13 +286,14 @@ typedef struct product {
     packed x;
 } product;
 
-/* y[token][row ...] = the transposed sum tile + bias + old. */
-static void put_tile(float *y, int64_t width, const float *sum, const float *bias, bool accumulate,
-                     int64_t tokens, int64_t rows)
+/* y[token][row ...] = the transposed sums of 16 rows of w + bias + old. */
+static void put_tile(float *y, int64_t width, const float *sum, bool alternates, const float *bias,
+                     bool accumulate, int64_t tokens, int64_t rows)
 {
     vf r[TILE];
     CT_UNROLL
-    for (int i = 0; i < TILE; i++) r[i] = v_load(sum + i * TILE);
+    for (int i = 0; i < TILE; i++)
+        r[i] = v_load(sum + (alternates ? i % 2 * SUM + i / 2 * TILE : i * TILE));
     v_transpose(r);
     CT_UNROLL
     for (int t = 0; t < TILE; t++)
@@ -255,12 +306,14 @@ static void put_tile(float *y, int64_t width, const float *sum, const float *bia
 }
 
 /* The 32 x 32 sums of rows [row, row + 32) and tokens [token, token + 32) to y. */
-static void put_sums(const product *p, const float *sum, int64_t row, int64_t token)
+static void put_sums(const product *p, const float *sum, bool alternates, int64_t row,
+                     int64_t token)
 {
     const ct_matrix *w = p->w;
     for (int64_t t = 0; t < PANEL && token + t < p->x.tokens; t += TILE)
         for (int64_t n = 0; n < PANEL && row + n < w->rows; n += TILE)
-            put_tile(p->y + (token + t) * w->rows + row + n, w->rows, sum + (t * 2 + n) * TILE,
+            put_tile(p->y + (token + t) * w->rows + row + n, w->rows,
+                     sum + t * PANEL + sums_of(n, alternates, SUM), alternates,
                      p->bias ? p->bias + row + n : NULL, p->accumulate,
                      min_i64(TILE, p->x.tokens - token - t), min_i64(TILE, w->rows - row - n));
 }
@@ -274,6 +327,8 @@ static void product_task(const product *p, int64_t row, int64_t token, int64_t c
     int64_t row_bytes = w->cols * (int64_t)ct_dtype_bytes(w->dtype);
     const char *first = (const char *)w->data + row * row_bytes;
     bool in_place = w->dtype == CT_BF16 && row + PANEL <= w->rows && w->cols % STEP == 0;
+    bool few = alternate(count);
+    int64_t second = few ? 1 : TILE, apart = few ? 2 : 1; /* of the second tile; between its rows */
     ahead next = ahead_of(first + PANEL * row_bytes, min_i64(PANEL, w->rows - row - PANEL),
                           row_bytes, w->cols, count);
 
@@ -281,19 +336,20 @@ static void product_task(const product *p, int64_t row, int64_t token, int64_t c
         int64_t end = min_i64(w->cols, k + DEPTH), steps = (end - k + STEP - 1) / STEP;
         operand of_w = packed_operand(tiles);
         if (in_place) {
-            of_w =
-                (operand){{first + k * 2, first + TILE * row_bytes + k * 2}, ROW_BYTES, row_bytes};
+            of_w = (operand){
+                {first + k * 2, first + second * row_bytes + k * 2}, ROW_BYTES, apart * row_bytes};
         } else {
             for (int half = 0; half < 2; half++)
                 pack_tiles(tiles + half * TILE_WORDS, w->data, w->dtype, w->rows, w->cols,
-                           row + half * TILE, k, end, false);
+                           row + half * second, apart, k, end, false);
             stores_done();
         }
         for (int64_t t = 0; t < count; t += PANEL) {
             float *sum = sums + (w->cols > DEPTH ? t * PANEL : 0);
             operand of_x = packed_at(&p->x, token + t, k);
-            multiply(sum, &of_w, &of_x, count - t, steps, k > 0, &next);
-            if (end == w->cols) put_sums(p, sum, row, token + t);
+            if (few && t == 0) multiply_from_memory(sum, &of_w, &of_x, count, steps, k > 0);
+            else multiply(sum, &of_w, &of_x, count - t, steps, k > 0, &next);
+            if (end == w->cols) put_sums(p, sum, few, row, token + t);
         }
     }
 }
@@ -369,18 +425,21 @@ static inline __m512i pair_order(void)
     return _mm512_loadu_si512(order);
 }
 
-/* From the sums of 16 rows of gate and up with 32 tokens: hidden units [row, row + 16), rounded, as
- * tile rows of pairs. Rows of the sums are hidden units already, so nothing is transposed. */
-static void put_hidden(const gated *g, const float *sum, int64_t row, int64_t token)
+/* From the sums of gate and up with 32 tokens: hidden units [row, row + 32), rounded, as tile rows of
+ * pairs. `sum`: a tile of gate and one of up for each half of the tokens, then the other rows' (see
+ * alternate). Rows of the sums are hidden units already, so nothing is transposed. */
+static void put_hidden(const gated *g, const float *sum, bool alternates, int64_t row,
+                       int64_t token)
 {
     __m512i side_by_side = pair_order();
-    uint16_t *tiles = g->hidden.tiles + token / PANEL * g->hidden.per_pair +
-                      row / STEP * 2 * TILE_WORDS + row % STEP * TILE;
+    uint16_t *tiles =
+        g->hidden.tiles + token / PANEL * g->hidden.per_pair + row / STEP * 2 * TILE_WORDS;
     for (int half = 0; half < 2 && token + half * TILE < g->x.tokens; half++, sum += 2 * SUM)
-        for (int i = 0; i < TILE; i += 2) {
+        for (int i = 0; i < PANEL; i += 2) {
             vf h[2];
             for (int j = 0; j < 2; j++) {
-                vf gate = v_load(sum + (i + j) * TILE), up = v_load(sum + SUM + (i + j) * TILE);
+                const float *at = sum + sums_of(i + j, alternates, 4 * SUM);
+                vf gate = v_load(at), up = v_load(at + SUM);
                 if (g->mlp->gate_bias) gate = gate + g->mlp->gate_bias[row + i + j];
                 if (g->mlp->up_bias) up = up + g->mlp->up_bias[row + i + j];
                 h[j] = (g->mlp->activation == CT_SILU ? v_silu(gate) : v_gelu(gate)) * up;
@@ -391,26 +450,31 @@ static void put_hidden(const gated *g, const float *sum, int64_t row, int64_t to
         }
 }
 
-/* Hidden units [row, row + 16) of tokens [token, token + count). */
+/* Hidden units [row, row + 32) of tokens [token, token + count). */
 static void gated_task(const gated *g, int64_t row, int64_t token, int64_t count, char *room)
 {
     const ct_matrix *gate = &g->mlp->gate, *up = &g->mlp->up;
-    float *sums = (float *)(void *)(room + PANEL * DEPTH * 2);
-    int64_t row_bytes = gate->cols * 2;
+    float *sums = (float *)(void *)room;
+    int64_t row_bytes = gate->cols * 2, left = min_i64(PANEL, gate->rows - row - PANEL);
     const char *first[2] = {(const char *)gate->data + row * row_bytes,
                             (const char *)up->data + row * row_bytes};
-    int64_t left = min_i64(TILE, gate->rows - row - TILE);
-    ahead next[2] = {ahead_of(first[0] + TILE * row_bytes, left, row_bytes, gate->cols, count / 2),
-                     ahead_of(first[1] + TILE * row_bytes, left, row_bytes, gate->cols, count / 2)};
+    bool few = alternate(count);
+    int64_t second = few ? 1 : TILE, apart = few ? 2 : 1;
+    ahead next[2] = {ahead_of(first[0] + PANEL * row_bytes, left, row_bytes, gate->cols, count),
+                     ahead_of(first[1] + PANEL * row_bytes, left, row_bytes, gate->cols, count)};
     for (int64_t k = 0; k < gate->cols; k += DEPTH) {
-        int64_t end = min_i64(gate->cols, k + DEPTH);
-        operand of_w = {{first[0] + k * 2, first[1] + k * 2}, ROW_BYTES, row_bytes};
+        int64_t end = min_i64(gate->cols, k + DEPTH), steps = (end - k) / STEP;
         for (int64_t t = 0; t < count; t += PANEL) {
-            float *sum = sums + (gate->cols > DEPTH ? t * PANEL : 0);
+            float *sum = sums + (gate->cols > DEPTH ? t * 2 * PANEL : 0);
             operand of_x = packed_at(&g->x, token + t, k);
-            multiply(sum, &of_w, &of_x, count - t, (end - k) / STEP, k > 0,
-                     &next[next[0].row >= next[0].rows]);
-            if (end == gate->cols) put_hidden(g, sum, row, token + t);
+            for (int64_t part = 0; part < 2; part++) {
+                int64_t at = part * second * row_bytes + k * 2;
+                operand of_w = {{first[0] + at, first[1] + at}, ROW_BYTES, apart * row_bytes};
+                float *to = sum + part * 4 * SUM;
+                if (few && t == 0) multiply_from_memory(to, &of_w, &of_x, count, steps, k > 0);
+                else multiply(to, &of_w, &of_x, count - t, steps, k > 0, &next[part]);
+            }
+            if (end == gate->cols) put_hidden(g, sum, few, row, token + t);
         }
     }
 }
@@ -433,7 +497,7 @@ ct_status ct_amx_gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tok
                {use.x_tiles, tokens, pair_words(gate->cols)},
                {(uint16_t *)(void *)hidden, tokens, pair_words(down->cols)}};
     product p = {y, down, mlp->down_bias, true, g.hidden};
-    int64_t panels = gate->rows / TILE;
+    int64_t panels = gate->rows / PANEL;
     int64_t count = task_tokens(tokens, panels, gate->cols, use.threads);
 #pragma omp parallel num_threads(use.threads) if (use.threads > 1)
     {
@@ -442,7 +506,7 @@ ct_status ct_amx_gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tok
         for (int64_t token = 0; token < tokens; token += count)
 #pragma omp for schedule(static) nowait
             for (int64_t panel = 0; panel < panels; panel++)
-                gated_task(&g, panel * TILE, token, min_i64(count, tokens - token),
+                gated_task(&g, panel * PANEL, token, min_i64(count, tokens - token),
                            use.rooms + omp_get_thread_num() * THREAD_BYTES);
 #pragma omp barrier
         run_product(&p, use.threads, use.rooms);

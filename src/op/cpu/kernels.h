@@ -169,24 +169,51 @@ CT_INLINE int64_t all_tokens(const ct_seg *segs, int64_t n_segs)
     return tokens;
 }
 
-/* Channels [first, first + channels) of one row; by_tap[k][j]: their weights, side by side. */
-CT_INLINE void conv1d_row(float *y, const float *x, int64_t width, int64_t taps,
-                          float by_tap[][CT_WIDE], const float *bias, const ct_seg *seg,
-                          float *state, int64_t first, int64_t channels)
+/* by_tap[k][j] = the weight of tap k for channel first + j: side by side. */
+CT_INLINE void turn_taps(float by_tap[][CT_WIDE], const float *w, int64_t taps, int64_t first,
+                         int64_t channels)
+{
+    for (int64_t k = 0; k < taps; k++)
+        for (int64_t j = 0; j < channels; j++) by_tap[k][j] = w[(first + j) * taps + k];
+}
+
+/* One token: channels 0 .. channels of `taps` rows, oldest first. */
+CT_INLINE void conv1d_token(float *y, const float *const *in, int64_t taps, float by_tap[][CT_WIDE],
+                            const float *bias, int64_t channels)
+{
+    for (int64_t j = 0; j < channels; j += VL) {
+        int64_t n = min_i64(VL, channels - j);
+        vf sum = bias ? v_load_part(bias + j, n) : v_set1(0);
+        for (int64_t k = 0; k < taps; k++)
+            sum = v_fma(v_load_part(in[k] + j, n), v_load_part(&by_tap[k][j], n), sum);
+        v_store_part(y + j, sum, n);
+    }
+}
+
+/* Channels [first, first + channels) of tokens [begin, end) of one row; y begins with them, its rows
+ * are `stride` apart. */
+CT_INLINE void conv1d_part(float *y, int64_t stride, const float *x, int64_t width, int64_t taps,
+                           float by_tap[][CT_WIDE], const float *bias, const ct_seg *seg,
+                           const float *state, int64_t first, int64_t channels, int64_t begin,
+                           int64_t end)
 {
     int64_t kept = taps - 1, base = seg->first * width;
-    for (int64_t t = 0; t < seg->count; t++)
-        for (int64_t j = 0; j < channels; j += VL) {
-            int64_t n = min_i64(VL, channels - j);
-            vf sum = bias ? v_load_part(bias + first + j, n) : v_set1(0);
-            for (int64_t k = 0; k < taps; k++) {
-                int64_t from = t - kept + k;
-                const float *in =
-                    from < 0 ? state + (from + kept) * width : x + base + from * width;
-                sum = v_fma(v_load_part(in + first + j, n), v_load_part(&by_tap[k][j], n), sum);
-            }
-            v_store_part(y + base + t * width + first + j, sum, n);
+    for (int64_t t = begin; t < end; t++) {
+        const float *in[CT_TAPS_MAX], *b = bias ? bias + first : NULL;
+        for (int64_t k = 0; k < taps; k++) {
+            int64_t from = t - kept + k;
+            in[k] = (from < 0 ? state + (from + kept) * width : x + base + from * width) + first;
         }
+        if (taps == 4) conv1d_token(y + (t - begin) * stride, in, 4, by_tap, b, channels);
+        else conv1d_token(y + (t - begin) * stride, in, taps, by_tap, b, channels);
+    }
+}
+
+/* Moves the state of these channels on to the row's last inputs. */
+CT_INLINE void conv1d_keep(const float *x, int64_t width, int64_t taps, const ct_seg *seg,
+                           float *state, int64_t first, int64_t channels)
+{
+    int64_t kept = taps - 1, base = seg->first * width;
     for (int64_t i = 0; i < kept; i++) { /* ascending: a source row is read before its turn */
         int64_t from = seg->count - kept + i;
         const float *in = from < 0 ? state + (from + kept) * width : x + base + from * width;
@@ -212,38 +239,49 @@ static void conv1d(ct_op_ctx *ctx, float *y, const float *x, int64_t width, int6
         int64_t first = task % per_row * of_task, row = task / per_row * ROWS;
         int64_t channels = min_i64(of_task, width - first);
         float by_tap[CT_TAPS_MAX][CT_WIDE];
-        for (int64_t k = 0; k < taps; k++)
-            for (int64_t j = 0; j < channels; j++) by_tap[k][j] = w[(first + j) * taps + k];
-        for (int64_t s = row; s < min_i64(row + ROWS, n_segs); s++)
-            conv1d_row(y, x, width, taps, by_tap, bias, &segs[s], batch->states[s] + state_offset,
-                       first, channels);
+        turn_taps(by_tap, w, taps, first, channels);
+        for (int64_t s = row; s < min_i64(row + ROWS, n_segs); s++) {
+            float *state = batch->states[s] + state_offset;
+            conv1d_part(y + segs[s].first * width + first, width, x, width, taps, by_tap, bias,
+                        &segs[s], state, first, channels, 0, segs[s].count);
+            conv1d_keep(x, width, taps, &segs[s], state, first, channels);
+        }
     }
+}
+
+CT_INLINE vf rg_lru_rate(vf param)
+{
+    return v_softplus(param) * -8.0f;
+}
+
+/* The next h; `start`: at position 0. */
+CT_INLINE vf rg_lru_step(vf h, vf x, vf gate_x, vf gate_a, vf rate, bool start)
+{
+    vf in = v_sigmoid(gate_x) * x;
+    if (start) return in;
+    /* With e = a - 1 = expm1(log a): sqrt(1 - a^2) = sqrt(-e (2 + e)), which keeps its digits where a is
+     * near 1. */
+    vf e = v_expm1(v_sigmoid(gate_a) * rate);
+    return v_fma(e + 1.0f, h, v_sqrt(-e * (e + 2.0f)) * in);
 }
 
 CT_INLINE void rg_lru_task(float *y, const float *x, const float *gate_x, const float *gate_a,
                            const float *param, int64_t width, const ct_seg *seg, float *state,
                            int64_t first, int64_t channels)
 {
-    vf h[CT_WIDE / VL], rate[CT_WIDE / VL]; /* rate = -8 softplus(param) */
+    vf h[CT_WIDE / VL], rate[CT_WIDE / VL];
     int64_t vectors = (channels + VL - 1) / VL;
     for (int64_t v = 0; v < vectors; v++) {
         int64_t n = min_i64(VL, channels - v * VL);
         h[v] = v_load_part(state + first + v * VL, n);
-        rate[v] = v_softplus(v_load_part(param + first + v * VL, n)) * -8.0f;
+        rate[v] = rg_lru_rate(v_load_part(param + first + v * VL, n));
     }
     for (int64_t t = 0; t < seg->count; t++)
         for (int64_t v = 0; v < vectors; v++) {
             int64_t at = (seg->first + t) * width + first + v * VL;
             int64_t n = min_i64(VL, channels - v * VL);
-            vf in = v_sigmoid(v_load_part(gate_x + at, n)) * v_load_part(x + at, n);
-            if (seg->position + t == 0) {
-                h[v] = in;
-            } else {
-                /* With e = a - 1 = expm1(log a): sqrt(1 - a^2) = sqrt(-e (2 + e)), which keeps its
-                 * digits where a is near 1. */
-                vf e = v_expm1(v_sigmoid(v_load_part(gate_a + at, n)) * rate[v]);
-                h[v] = v_fma(e + 1.0f, h[v], v_sqrt(-e * (e + 2.0f)) * in);
-            }
+            h[v] = rg_lru_step(h[v], v_load_part(x + at, n), v_load_part(gate_x + at, n),
+                               v_load_part(gate_a + at, n), rate[v], seg->position + t == 0);
             v_store_part(y + at, h[v], n);
         }
     for (int64_t v = 0; v < vectors; v++)

@@ -22,6 +22,7 @@ enum {
     CT_ROWS_OF_TILE = 12,  /* rows of x that meet a panel together; packed side by side */
     CT_ROWS_OF_TASK = 516, /* packing a panel costs as much as 8 of its rows */
     CT_PANELS_OF_TASK = 4, /* at most; one after another */
+    CT_FEW = 4,            /* rows of x up to which a panel is not worth writing down */
 };
 
 /* panel[k][n] = w[first + n][at + k] for `columns` <= CT_COLUMNS and `depth` <= CT_DEPTH, zero for
@@ -129,6 +130,88 @@ static void product_task(const product *p, float *panel)
     }
 }
 
+/* acc[m] += x[m][at .. end) times every second of the rows of w from `first` on, VL of them. Words of
+ * w are turned in registers: lane n then holds row first + 2 n. A word is one f32, or two bf16 that are
+ * widened after the turn, half the work. Rows from w->rows on repeat the last. */
+CT_INLINE void add_few(int M, ct_dtype dtype, vf acc[CT_FEW], const float *x, const ct_matrix *w,
+                       int64_t first, int64_t at, int64_t end)
+{
+    const int per_word = dtype == CT_BF16 ? 2 : 1, size = 4 / per_word;
+    const vi high = (vi){0} + (int32_t)0xFFFF0000;
+    const char *rows[VL];
+    for (int i = 0; i < VL; i++)
+        rows[i] = (const char *)w->data + min_i64(first + 2 * i, w->rows - 1) * w->cols * size;
+    for (int64_t k = at; k < end; k += VL * per_word) {
+        int64_t count = min_i64(VL * per_word, end - k);
+        vf r[VL];
+        CT_UNROLL
+        for (int i = 0; i < VL; i++) {
+            r[i] = v_set1(0);
+            if (count == VL * per_word) memcpy(&r[i], rows[i] + k * size, sizeof r[i]);
+            else memcpy(&r[i], rows[i] + k * size, (size_t)(count * size));
+        }
+        v_transpose(r);
+        CT_UNROLL
+        for (int i = 0; i < VL; i++)
+            for (int part = 0; part < per_word; part++) {
+                int64_t j = i * per_word + part;
+                if (j >= count) break;
+                vf column = r[i];
+                if (dtype == CT_BF16) column = part ? (vf)((vi)r[i] & high) : (vf)((vu)r[i] << 16);
+                CT_UNROLL
+                for (int m = 0; m < M; m++)
+                    acc[m] = v_fma(v_set1(x[m * w->cols + k + j]), column, acc[m]);
+            }
+    }
+}
+
+/* Columns [first, first + CT_COLUMNS) of y for M rows of x, with the sums of product_task. First the
+ * even rows of w, then the odd ones: two rows that share a page of memory and are read side by side
+ * look to the processor like no order at all, and it fetches nothing ahead. */
+CT_INLINE void few_rows(int M, ct_dtype dtype, const product *p, int64_t first)
+{
+    const ct_matrix *w = p->w;
+    int64_t columns = min_i64(CT_COLUMNS, w->rows - first);
+    for (int64_t odd = 0; odd < 2 && odd < columns; odd++)
+        for (int64_t k = 0; k < w->cols; k += CT_DEPTH) {
+            vf acc[CT_FEW];
+            CT_UNROLL
+            for (int m = 0; m < M; m++) acc[m] = v_set1(0);
+            add_few(M, dtype, acc, p->x, w, first + odd, k, min_i64(w->cols, k + CT_DEPTH));
+            for (int m = 0; m < M; m++) {
+                float sum[VL];
+                v_store(sum, acc[m]);
+                for (int64_t n = odd; n < columns; n += 2)
+                    p->y[m * w->rows + first + n] += sum[n / 2];
+            }
+        }
+}
+
+/* y = x w^T for 1 to CT_FEW rows of x: panels are not written down, each is used once. */
+static void few_matmul(const product *p, int threads)
+{
+    const ct_matrix *w = p->w;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t first = 0; first < w->rows; first += CT_COLUMNS) {
+        product part = *p;
+        part.column = first;
+        part.columns = min_i64(CT_COLUMNS, w->rows - first);
+        start_rows(&part, 0, p->rows);
+#define CT_FEW_ROWS(M)                                                                             \
+    case M:                                                                                        \
+        if (w->dtype == CT_BF16) few_rows(M, CT_BF16, p, first);                                   \
+        else few_rows(M, CT_F32, p, first);                                                        \
+        break
+        switch (p->rows) {
+            CT_FEW_ROWS(1);
+            CT_FEW_ROWS(2);
+            CT_FEW_ROWS(3);
+            CT_FEW_ROWS(4);
+        }
+#undef CT_FEW_ROWS
+    }
+}
+
 static ct_status matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                         const ct_matrix *w, const float *bias, bool accumulate, ct_err *err)
 {
@@ -144,6 +227,12 @@ static ct_status matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
                        (long long)((packed + PANEL) * 4), ctx->scratch_bytes);
     float *tiles = ctx->scratch, *panels = tiles + packed;
     if (tokens * w->cols * w->rows < CT_PARALLEL_PRODUCTS) threads = 1;
+    if (tokens <= CT_FEW && !bf16 && w->dtype != CT_F16) {
+        product all = {
+            .y = y, .x = x, .bias = bias, .w = w, .accumulate = accumulate, .rows = tokens};
+        few_matmul(&all, threads);
+        return CT_OK;
+    }
 
     /* Columns for all threads, fewer panels in a task where the matrix is narrow; where that is not
      * enough the rows are cut as well. */
@@ -180,6 +269,28 @@ static ct_status matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
     return CT_OK;
 }
 
+/* out[m, j] = bias + sum_i in[m, i] w[b, i, j] for block b; rows of out and in are so far apart. */
+CT_INLINE void block_product(float *out, int64_t out_stride, const float *in, int64_t in_stride,
+                             int64_t rows, const ct_matrix *w, int64_t b, const float *bias)
+{
+    int64_t n = w->cols, whole = n / VL * VL;
+    const void *wb = (const char *)w->data + (size_t)(b * n * n) * ct_dtype_bytes(w->dtype);
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t j = 0; j < n; j++) out[m * out_stride + j] = bias ? bias[b * n + j] : 0;
+    if (w->dtype == CT_F32)
+        gemm(rows, whole, n, in, in_stride, wb, CT_F32, n, out, out_stride, GEMM_CONTINUE);
+    else if (w->dtype == CT_BF16)
+        gemm(rows, whole, n, in, in_stride, wb, CT_BF16, n, out, out_stride, GEMM_CONTINUE);
+    else gemm(rows, whole, n, in, in_stride, wb, CT_F16, n, out, out_stride, GEMM_CONTINUE);
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t j = whole; j < n; j++) { /* no whole vector left */
+            float sum = out[m * out_stride + j];
+            for (int64_t i = 0; i < n; i++)
+                sum += in[m * in_stride + i] * ct_dtype_get(wb, w->dtype, i * n + j);
+            out[m * out_stride + j] = sum;
+        }
+}
+
 /* y[t, b n + j] = bias + sum_i x[t, b n + i] w[b, i, j], in f32 whatever ctx->compute is. */
 static ct_status block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
                               const ct_matrix *w, int64_t blocks, const float *bias, ct_err *err)
@@ -187,28 +298,12 @@ static ct_status block_matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t 
     (void)ctx;
     (void)err;
     enum { ROWS = 48 };
-    int64_t n = w->cols, whole = n / VL * VL, width = blocks * n;
-    int64_t parts = (tokens + ROWS - 1) / ROWS;
+    int64_t n = w->cols, width = blocks * n, parts = (tokens + ROWS - 1) / ROWS;
 #pragma omp parallel for schedule(static) if (tokens * n * width >= CT_PARALLEL_PRODUCTS)
     for (int64_t task = 0; task < parts * blocks; task++) {
-        int64_t b = task % blocks, t = task / blocks * ROWS, rows = min_i64(ROWS, tokens - t);
-        float *out = y + t * width + b * n;
-        const float *in = x + t * width + b * n;
-        const void *wb = (const char *)w->data + (size_t)(b * n * n) * ct_dtype_bytes(w->dtype);
-        for (int64_t m = 0; m < rows; m++)
-            for (int64_t j = 0; j < n; j++) out[m * width + j] = bias ? bias[b * n + j] : 0;
-        if (w->dtype == CT_F32)
-            gemm(rows, whole, n, in, width, wb, CT_F32, n, out, width, GEMM_CONTINUE);
-        else if (w->dtype == CT_BF16)
-            gemm(rows, whole, n, in, width, wb, CT_BF16, n, out, width, GEMM_CONTINUE);
-        else gemm(rows, whole, n, in, width, wb, CT_F16, n, out, width, GEMM_CONTINUE);
-        for (int64_t m = 0; m < rows; m++)
-            for (int64_t j = whole; j < n; j++) { /* no whole vector left */
-                float sum = out[m * width + j];
-                for (int64_t i = 0; i < n; i++)
-                    sum += in[m * width + i] * ct_dtype_get(wb, w->dtype, i * n + j);
-                out[m * width + j] = sum;
-            }
+        int64_t b = task % blocks, t = task / blocks * ROWS;
+        block_product(y + t * width + b * n, width, x + t * width + b * n, width,
+                      min_i64(ROWS, tokens - t), w, b, bias);
     }
     return CT_OK;
 }

@@ -15,6 +15,8 @@
 #define CT_STRING_(name) #name
 #define CT_STRING(name)  CT_STRING_(name)
 
+#include "op/cpu/rglru.h"
+
 static const char *class_name(const ct_device *device)
 {
     (void)device;
@@ -38,13 +40,6 @@ static ct_status products(ct_op_ctx *ctx, const ct_product *list, int64_t n, con
                           int64_t tokens, ct_err *err)
 {
     return ct_products_by_parts(CT_PASTE(ct_ops_cpu_, CT_ISA)(), ctx, list, n, x, tokens, err);
-}
-
-static ct_status rglru(ct_op_ctx *ctx, float *out, const float *x, float *y, const ct_rglru *w,
-                       float *work, const ct_batch *batch, int64_t state_offset, ct_err *err)
-{
-    return ct_rglru_by_parts(CT_PASTE(ct_ops_cpu_, CT_ISA)(), ctx, out, x, y, w, work, batch,
-                             state_offset, err);
 }
 
 static ct_status logits(ct_op_ctx *ctx, const ct_logits_args *args, ct_err *err)

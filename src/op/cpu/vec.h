@@ -98,6 +98,9 @@ CT_INLINE vf v_load_as(const void *data, ct_dtype dtype, int64_t i)
     }
     vh half;
     memcpy(&half, (const char *)data + i * 2, sizeof half);
+#if VL == 16 /* GCC 12 makes two halves of a conversion of 16 lanes */
+    if (dtype == CT_BF16) return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)half), 16);
+#endif
     if (dtype == CT_BF16) return (vf)(__builtin_convertvector(half, vu) << 16);
 #if VL == 16
     return (vf)_mm512_cvtph_ps((__m256i)half);
@@ -188,6 +191,20 @@ CT_INLINE vi v_mask(uint32_t bits)
 #endif
     vi all = (vi){0} + (int32_t)bits;
     return (all & lane_bit) != 0;
+}
+
+/* The reverse: a bit for each lane of a mask. */
+CT_INLINE uint32_t v_bits(vi mask)
+{
+#if VL == 16
+    return _mm512_movepi32_mask((__m512i)mask);
+#elif VL == 8
+    return (uint32_t)_mm256_movemask_ps((__m256)mask);
+#else
+    uint32_t bits = 0;
+    for (int lane = 0; lane < VL; lane++) bits |= (uint32_t)(mask[lane] != 0) << lane;
+    return bits;
+#endif
 }
 
 /* Sums and maxima over lanes, halves added first: a fixed order. */

@@ -1,70 +1,121 @@
-/* weights.h - the attention weights of one query, for recorders. Part of cpu_<isa>.c, see vec.h.
+/* weights.h - rows of attention weights, for recorders. Part of cpu_<isa>.c, see vec.h.
  *
- * A plain pass over the keys beside the fused attention of attention.h, which never holds a row of
- * weights. One thread takes one head.
+ * The fused attention of attention.h never holds a row of weights. Here its tiles, with products in
+ * f32, put scores where the weights will stand; two more passes over them, while they are in cache,
+ * make them weights and edit them.
  */
 #ifndef CT_OP_CPU_WEIGHTS_H
 #define CT_OP_CPU_WEIGHTS_H
 
-#include "op/cpu/vec.h"
-#include "op/ref/ref.h"
+#include "op/cpu/attention_f32.h"
 
-CT_INLINE float dot(const float *a, const float *b, int64_t count)
+typedef uint8_t vb __attribute__((vector_size(VL)));
+
+/* Copies the block's visible scores to each pair's row and moves the maxima on. */
+static void put_scores(const attn_tile *tile, float *const *rows, int64_t block)
 {
-    vf sum[2] = {v_set1(0), v_set1(0)};
-    int64_t i = 0;
-    for (; i + 2 * VL <= count; i += 2 * VL) {
-        sum[0] = v_fma(v_load(a + i), v_load(b + i), sum[0]);
-        sum[1] = v_fma(v_load(a + i + VL), v_load(b + i + VL), sum[1]);
+    block_scores(tile, block);
+    for (int64_t p = 0; p < tile->pairs; p++) {
+        const float *score = tile->score + p * CT_KV_BLOCK;
+        int64_t begin, end;
+        visible(tile, p / tile->heads, block, &begin, &end);
+        if (begin == end) continue;
+        memcpy(rows[p] + block * CT_KV_BLOCK + begin, score + begin,
+               (size_t)(end - begin) * sizeof *score);
+        uint64_t seen = UINT64_MAX >> (CT_KV_BLOCK - end) & UINT64_MAX << begin;
+        vf high = v_set1(tile->sums[p].m);
+        CT_UNROLL
+        for (int i = 0; i < CT_KV_BLOCK / VL; i++) {
+            vf s = v_load(score + i * VL);
+            high = v_max(v_select(v_mask((uint32_t)(seen >> i * VL)), s, high), high);
+        }
+        tile->sums[p].m = v_max_lane(high);
     }
-    for (; i < count; i += VL) {
-        int64_t n = min_i64(VL, count - i);
-        sum[0] = v_fma(v_load_part(a + i, n), v_load_part(b + i, n), sum[0]);
-    }
-    return v_sum(sum[0] + sum[1]);
 }
 
-static void weights_of_head(float *before, float *after, const ct_weights_args *args, int64_t head,
-                            int64_t begin)
+/* Scores in base 2 to weights, in place. */
+static void normalise(float *weight, int64_t count, float max)
 {
-    const ct_attn_row *row = args->row;
-    int64_t dim = args->head_dim, end = args->position + 1;
-    int64_t stride = args->kv_heads * dim, kv_head = head / (args->heads / args->kv_heads);
-    const float *q = args->q + head * dim;
-    float max = -INFINITY;
-    for (int64_t s = begin; s < end; s++) {
-        const float *k = (const float *)row->k[s / CT_KV_BLOCK] + args->k_offset +
-                         s % CT_KV_BLOCK * stride + kv_head * dim;
-        before[s] = dot(q, k, dim) * args->scale;
-        max = before[s] > max ? before[s] : max;
+    vf sum = v_set1(0);
+    for (int64_t s = 0; s < count; s += VL) {
+        int64_t n = min_i64(VL, count - s);
+        vf e = v_exp2_falling(v_load_part(weight + s, n) - max);
+        if (n < VL) e = v_keep(v_mask((1u << n) - 1), e);
+        v_store_part(weight + s, e, n);
+        sum = sum + e;
     }
-    double sum = 0;
-    for (int64_t s = begin; s < end; s += VL) {
-        int64_t n = min_i64(VL, end - s);
-        v_store_part(before + s, v_exp(v_load_part(before + s, n) - max), n);
-        sum += (double)v_sum(v_load_part(before + s, n)); /* lanes behind n are 0 */
+    float scale = (float)(1 / v_sum_f64(sum));
+    for (int64_t s = 0; s < count; s += VL) {
+        int64_t n = min_i64(VL, count - s);
+        v_store_part(weight + s, v_load_part(weight + s, n) * scale, n);
     }
-    float scale = (float)(1 / sum);
-    for (int64_t s = begin; s < end; s += VL) {
-        int64_t n = min_i64(VL, end - s);
-        v_store_part(before + s, v_load_part(before + s, n) * scale, n);
-    }
-    memset(before, 0, (size_t)begin * sizeof *before);
-    memset(before + end, 0, (size_t)(args->keys - end) * sizeof *before);
-    memcpy(after, before, (size_t)args->keys * sizeof *after);
-    if (row->edit != CT_WEIGHTS_KEEP) ct_ref_edit_weights(after, before, row, begin, end);
 }
 
-static void attention_weights(ct_op_ctx *ctx, float *before, float *after,
-                              const ct_weights_args *args)
+/* Which of the positions from s on are marked; those behind `n` are not. */
+CT_INLINE vi marked_lanes(const ct_attn_row *row, int64_t s, int64_t n)
 {
-    (void)ctx;
-    int64_t window = args->row->window, p = args->position;
-    int64_t begin = window < 0 || window > p ? 0 : p - window;
-#pragma omp parallel for schedule(static) if (args->heads * (p + 1 - begin) * args->head_dim >=    \
-                                              CT_PARALLEL)
-    for (int64_t h = 0; h < args->heads; h++)
-        weights_of_head(before + h * args->keys, after + h * args->keys, args, h, begin);
+    vb bytes = {0};
+    n = min_i64(n, row->marked_count - s);
+    if (n >= VL) memcpy(&bytes, row->marked + s, sizeof bytes);
+    else if (n > 0) memcpy(&bytes, row->marked + s, (size_t)n);
+    return __builtin_convertvector(bytes, vi) != 0;
+}
+
+/* after[s] from before[s] for s in begin .. end-1. */
+static void edit_weights(float *after, const float *before, const ct_attn_row *row, int64_t begin,
+                         int64_t end)
+{
+    if (row->edit == CT_WEIGHTS_KEEP) {
+        memcpy(after + begin, before + begin, (size_t)(end - begin) * sizeof *after);
+        return;
+    }
+    double mass = 0, marked = 0;
+    for (int64_t s = begin; row->edit == CT_WEIGHTS_BINARY && s < min_i64(end, row->marked_count);
+         s++)
+        if (row->marked[s]) {
+            mass += (double)before[s];
+            marked++;
+        }
+    vf mean = v_set1(marked > 0 ? (float)(mass / marked) : 0);
+    for (int64_t s = begin; s < end; s += VL) {
+        int64_t n = min_i64(VL, end - s);
+        vf weight = v_set1(0);
+        if (row->edit != CT_WEIGHTS_NULL) {
+            vi in = marked_lanes(row, s, n);
+            vf from = row->edit == CT_WEIGHTS_BINARY ? mean : v_load_part(before + s, n);
+            weight = v_keep(row->edit == CT_WEIGHTS_OMIT ? ~in : in, from);
+        }
+        v_store_part(after + s, weight, n);
+    }
+}
+
+/* The weights of a tile's pairs. */
+static void weigh_tile(attn_tile *tile, const void *user)
+{
+    const ct_weights_out *out = (const ct_weights_out *)user + (tile->row - tile->args->rows);
+    const ct_seg *seg = &tile->row->seg;
+    float *rows[CT_TILE];
+    take_queries(tile, tile->args->scale * 1.44269504088896f);
+    for (int64_t p = 0; p < tile->pairs; p++) {
+        int64_t token = tile->first_token + p / tile->heads, head = p % tile->heads;
+        rows[p] = out->before + token * out->stride + (tile->first_head + head) * out->keys;
+        tile->sums[p].m = -FLT_MAX;
+    }
+    int64_t first = seg->position + tile->first_token, last = first + tile->tokens - 1;
+    for (int64_t b = window_begin(tile->row, first) / CT_KV_BLOCK; b <= last / CT_KV_BLOCK; b++)
+        put_scores(tile, rows, b);
+    for (int64_t p = 0; p < tile->pairs; p++) {
+        int64_t position = first + p / tile->heads, begin = window_begin(tile->row, position);
+        normalise(rows[p] + begin, position + 1 - begin, tile->sums[p].m);
+        if (!out->after) continue;
+        edit_weights(out->after + (rows[p] - out->before), rows[p], tile->row, begin, position + 1);
+    }
+}
+
+static ct_status attention_weights(ct_op_ctx *ctx, const ct_attn_args *args,
+                                   const ct_weights_out *out, ct_err *err)
+{
+    return run_tiles(ctx, args, weigh_tile, out, err);
 }
 
 #endif

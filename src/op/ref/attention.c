@@ -76,12 +76,24 @@ static double edited(const ct_attn_row *row, int64_t position, double weight, do
     return 0;
 }
 
-static void attend(const query *at, double *acc, float *out, float *entropy_bits, float *l2)
+static bool in_needle(const ct_attn_row *row, int64_t position)
+{
+    for (size_t i = 0; i < row->n_needle; i++)
+        if (position >= row->needle[i].begin && position < row->needle[i].end) return true;
+    return false;
+}
+
+static void attend(const query *at, double *acc, float *out, int64_t index)
 {
     const ct_attn_row *row = at->row;
-    int64_t dim = at->args->head_dim;
+    const ct_attn_light *light = at->args->light;
+    int64_t dim = at->args->head_dim, peak = at->begin;
     double max = -INFINITY, sum = 0;
-    for (int64_t s = at->begin; s < at->end; s++) max = fmax(max, score(at, s));
+    for (int64_t s = at->begin; s < at->end; s++)
+        if (score(at, s) > max) {
+            max = score(at, s);
+            peak = s;
+        }
     for (int64_t s = at->begin; s < at->end; s++) sum += exp(score(at, s) - max);
 
     double entropy = 0, squares = 0, marked_mass = 0;
@@ -97,15 +109,37 @@ static void attend(const query *at, double *acc, float *out, float *entropy_bits
     }
     double mean = marked ? marked_mass / (double)marked : 0;
 
+    double needle[2] = {0, 0};
     for (int64_t d = 0; d < dim; d++) acc[d] = 0;
     for (int64_t s = at->begin; s < at->end; s++) {
-        double weight = edited(row, s, exp(score(at, s) - max) / sum, mean);
+        double before = exp(score(at, s) - max) / sum, weight = edited(row, s, before, mean);
+        if (light && in_needle(row, s)) {
+            needle[0] += before;
+            needle[1] += weight;
+        }
         const float *v = kv_at(at, row->v, at->args->v_offset, s);
         for (int64_t d = 0; d < dim; d++) acc[d] += weight * (double)v[d];
     }
     for (int64_t d = 0; d < dim; d++) out[d] = (float)acc[d];
-    if (entropy_bits) *entropy_bits = (float)entropy;
-    if (l2) *l2 = (float)sqrt(squares);
+    if (at->args->entropy_bits) at->args->entropy_bits[index] = (float)entropy;
+    if (at->args->l2) at->args->l2[index] = (float)sqrt(squares);
+    if (!light) return;
+    light->needle_before[index] = (float)needle[0];
+    light->needle_after[index] = (float)needle[1];
+    light->peak_weight[index] = (float)(1 / sum);
+    light->peak[index] = (int32_t)peak;
+}
+
+/* Head h of the row's token t, which is number *index of the call's tokens and heads. */
+static query query_of(const ct_attn_args *args, const ct_attn_row *row, int64_t t, int64_t h,
+                      int64_t *index)
+{
+    int64_t position = row->seg.position + t;
+    int64_t begin = row->window < 0 || row->window > position ? 0 : position - row->window;
+    *index = (row->seg.first + t) * args->heads + h;
+    return (query){
+        args,  row,         args->q + *index * args->head_dim, h / (args->heads / args->kv_heads),
+        begin, position + 1};
 }
 
 ct_status ct_ref_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
@@ -114,59 +148,46 @@ ct_status ct_ref_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err
     if (ctx->scratch_bytes < need)
         return ct_fail(err, CT_ERR_LIMIT, "attention: expected %zu bytes of scratch, got %zu", need,
                        ctx->scratch_bytes);
-    int64_t heads = args->heads;
-    for (int64_t r = 0; r < args->n_rows; r++) {
-        const ct_attn_row *row = &args->rows[r];
-        for (int64_t t = 0; t < row->seg.count; t++)
-            for (int64_t h = 0; h < heads; h++) {
-                int64_t position = row->seg.position + t, at = (row->seg.first + t) * heads + h;
-                int64_t begin =
-                    row->window < 0 || row->window > position ? 0 : position - row->window;
-                query one = {
-                    args,  row,         args->q + at * args->head_dim, h / (heads / args->kv_heads),
-                    begin, position + 1};
-                attend(&one, ctx->scratch, args->out + at * args->head_dim,
-                       args->entropy_bits ? args->entropy_bits + at : NULL,
-                       args->l2 ? args->l2 + at : NULL);
+    for (int64_t r = 0; r < args->n_rows; r++)
+        for (int64_t t = 0; t < args->rows[r].seg.count; t++)
+            for (int64_t h = 0; h < args->heads; h++) {
+                int64_t at;
+                const query one = query_of(args, &args->rows[r], t, h, &at);
+                attend(&one, ctx->scratch, args->out + at * args->head_dim, at);
             }
-    }
     return CT_OK;
 }
 
-void ct_ref_edit_weights(float *after, const float *before, const ct_attn_row *row, int64_t begin,
-                         int64_t end)
+/* The weights of one query and head, [keys] each. */
+static void weights_of(const query *at, float *before, float *after)
 {
-    double mass = 0;
+    double max = -INFINITY, sum = 0, marked_mass = 0;
     int64_t marked = 0;
-    for (int64_t s = begin; row->edit == CT_WEIGHTS_BINARY && s < end; s++)
-        if (is_marked(row, s)) {
-            mass += (double)before[s];
+    for (int64_t s = at->begin; s < at->end; s++) max = fmax(max, score(at, s));
+    for (int64_t s = at->begin; s < at->end; s++) sum += exp(score(at, s) - max);
+    for (int64_t s = at->begin; s < at->end; s++) {
+        before[s] = (float)(exp(score(at, s) - max) / sum);
+        if (is_marked(at->row, s)) {
+            marked_mass += (double)before[s];
             marked++;
         }
-    double mean = marked ? mass / (double)marked : 0;
-    for (int64_t s = begin; s < end; s++) after[s] = (float)edited(row, s, (double)before[s], mean);
+    }
+    double mean = marked ? marked_mass / (double)marked : 0;
+    for (int64_t s = at->begin; after && s < at->end; s++)
+        after[s] = (float)edited(at->row, s, (double)before[s], mean);
 }
 
-void ct_ref_attention_weights(ct_op_ctx *ctx, float *before, float *after,
-                              const ct_weights_args *args)
+ct_status ct_ref_attention_weights(ct_op_ctx *ctx, const ct_attn_args *args,
+                                   const ct_weights_out *out, ct_err *err)
 {
     (void)ctx;
-    const ct_attn_row *row = args->row;
-    const ct_attn_args shape = {.kv_heads = args->kv_heads,
-                                .head_dim = args->head_dim,
-                                .scale = args->scale,
-                                .k_offset = args->k_offset};
-    int64_t p = args->position, begin = row->window < 0 || row->window > p ? 0 : p - row->window;
-    for (int64_t h = 0; h < args->heads; h++) {
-        float *to = before + h * args->keys, *edit = after + h * args->keys;
-        const query one = {
-            &shape, row,  args->q + h * args->head_dim, h / (args->heads / args->kv_heads),
-            begin,  p + 1};
-        double max = -INFINITY, sum = 0;
-        for (int64_t s = begin; s <= p; s++) max = fmax(max, score(&one, s));
-        for (int64_t s = begin; s <= p; s++) sum += exp(score(&one, s) - max);
-        for (int64_t s = 0; s < args->keys; s++) to[s] = edit[s] = 0;
-        for (int64_t s = begin; s <= p; s++) to[s] = (float)(exp(score(&one, s) - max) / sum);
-        ct_ref_edit_weights(edit, to, row, begin, p + 1);
-    }
+    (void)err;
+    for (int64_t r = 0; r < args->n_rows; r++)
+        for (int64_t t = 0; t < args->rows[r].seg.count; t++)
+            for (int64_t h = 0; h < args->heads; h++) {
+                int64_t unused, to = t * out[r].stride + h * out[r].keys;
+                const query one = query_of(args, &args->rows[r], t, h, &unused);
+                weights_of(&one, out[r].before + to, out[r].after ? out[r].after + to : NULL);
+            }
+    return CT_OK;
 }

@@ -39,10 +39,7 @@ void ct_ref_scatter_add(ct_op_ctx *ctx, float *x, const float *y, const int32_t 
 void ct_ref_rope(ct_op_ctx *ctx, float *x, int64_t heads, int64_t head_dim, int64_t rotary,
                  float theta, const ct_batch *batch);
 ct_status ct_ref_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err) CT_CHECK;
-void ct_ref_attention_weights(ct_op_ctx *ctx, float *before, float *after,
-                              const ct_weights_args *args);
-/* after[s] for s in begin .. end-1 from before[s], under the row's edit. */
-void ct_ref_edit_weights(float *after, const float *before, const ct_attn_row *row, int64_t begin,
-                         int64_t end);
+ct_status ct_ref_attention_weights(ct_op_ctx *ctx, const ct_attn_args *args,
+                                   const ct_weights_out *out, ct_err *err) CT_CHECK;
 
 #endif

@@ -62,7 +62,9 @@ static ct_attn_row row_of(const sequence *s, int64_t first, int64_t position, in
                          (const void *const *)s->v,
                          edit,
                          s->marked,
-                         s->length};
+                         s->length,
+                         NULL,
+                         0};
 }
 
 static ct_compute compute = CT_COMPUTE_F32; /* of the test at hand */
@@ -423,6 +425,33 @@ static void measures_may_be_left_out_and_missing_scratch_is_an_error(void **stat
     free_sequence(&s);
 }
 
+/* Weights of the tokens position .. position + count - 1 by one call; [count, H, keys]. Untouched
+ * elements are 0. */
+static float *weights_of(const ct_ops *ops, const sequence *s, const ct_attn_row *row, int64_t keys,
+                         float **after)
+{
+    ct_err err = {0};
+    int64_t count = row->seg.count, size = count * s->heads * keys;
+    ct_attn_args args = {.tokens = count,
+                         .heads = s->heads,
+                         .kv_heads = s->kv_heads,
+                         .head_dim = s->dim,
+                         .scale = 1 / sqrtf((float)s->dim),
+                         .q = s->q + row->seg.position * s->heads * s->dim,
+                         .rows = row,
+                         .n_rows = 1};
+    float *before = floats(size), *then = floats(size);
+    memset(before, 0, (size_t)size * sizeof *before);
+    memset(then, 0, (size_t)size * sizeof *then);
+    const ct_weights_out out = {before, after ? then : NULL, keys, s->heads * keys};
+    ct_op_ctx ctx = new_ctx(ops, CT_COMPUTE_F32, count, 1, 1, s->heads, s->dim);
+    assert_ok(ops->attention_weights(&ctx, &args, &out, &err));
+    free(ctx.scratch);
+    if (after) *after = then;
+    else free(then);
+    return before;
+}
+
 /* Rows of weights against the reference's, and against what the fused kernel says of the same weights:
  * their entropy, l2, and, with values of 1, their sum after the edit. The bounds are those of the
  * first test. */
@@ -439,26 +468,17 @@ static void recorded_weights_are_those_that_attention_uses(void **state)
                                           lengths[i], (uint64_t)(c * 1000));
                 for (int64_t b = 0; b < s.blocks; b++)
                     for (int64_t j = 0; j < CT_KV_BLOCK * s.kv_heads * s.dim; j++) s.v[b][j] = 1;
-                int64_t p = s.length - 1, keys = s.length + 3;
-                result fused = run(ops, &s, p, 1, window, modes[m]);
-                ct_attn_row row = row_of(&s, 0, p, 1, window, modes[m]);
-                const ct_weights_args args = {.heads = s.heads,
-                                              .kv_heads = s.kv_heads,
-                                              .head_dim = s.dim,
-                                              .scale = 1 / sqrtf((float)s.dim),
-                                              .q = s.q + p * s.heads * s.dim,
-                                              .row = &row,
-                                              .position = p,
-                                              .keys = keys};
-                float *before = floats(2 * s.heads * keys), *after = before + s.heads * keys;
-                float *want = floats(2 * s.heads * keys);
-                ops->attention_weights(NULL, before, after, &args);
-                ct_ops_ref()->attention_weights(NULL, want, want + s.heads * keys, &args);
+                int64_t n = s.length < 9 ? s.length : 9, p = s.length - n, keys = s.length + 3;
+                result fused = run(ops, &s, p, n, window, modes[m]);
+                ct_attn_row row = row_of(&s, 0, p, n, window, modes[m]);
+                float *after, *want_after, *before = weights_of(ops, &s, &row, keys, &after);
+                float *want = weights_of(ct_ops_ref(), &s, &row, keys, &want_after);
                 double score_error = (4 + (double)s.dim / 2) * 4 * sqrt((double)s.dim) * 0x1p-24;
                 double bound = 2 * score_error + 1e-6;
-                assert_close(ops->class_name(NULL), "weights", before, want, 2 * s.heads * keys,
-                             bound, 0);
-                for (int64_t h = 0; h < s.heads; h++) {
+                int64_t size = n * s.heads * keys;
+                assert_close(ops->class_name(NULL), "before", before, want, size, bound, 0);
+                assert_close(ops->class_name(NULL), "after", after, want_after, size, bound, 0);
+                for (int64_t h = 0; h < n * s.heads; h++) {
                     double entropy = 0, squares = 0, sum = 0;
                     for (int64_t k = 0; k < keys; k++) {
                         double w = (double)before[h * keys + k];
@@ -471,8 +491,116 @@ static void recorded_weights_are_those_that_attention_uses(void **state)
                     assert_true(fabs(sqrt(squares) - (double)fused.l2[h]) <= bound);
                     assert_true(fabs(sum - (double)fused.out[h * s.dim]) <= bound);
                 }
-                free(before), free(want), free_result(&fused), free_sequence(&s);
+                /* Alone, and without the edited ones: the same bits. */
+                ct_attn_row last = row_of(&s, 0, s.length - 1, 1, window, modes[m]);
+                float *alone = weights_of(ops, &s, &last, keys, NULL);
+                assert_same_bits(ops->class_name(NULL), "last", alone,
+                                 before + (n - 1) * s.heads * keys, s.heads * keys);
+                free(before), free(after), free(want), free(want_after), free(alone);
+                free_result(&fused), free_sequence(&s);
             }
+}
+
+/* The light recorder's numbers against rows of weights, with a needle of two spans that cross blocks;
+ * and they leave the rest of attention as it is, to the bit. */
+static void light_numbers_are_those_of_the_weights(void **state)
+{
+    (void)state;
+    const int64_t lengths[] = {1, 7, 65, 130, 257};
+    const ct_span needle[] = {{0, 3}, {60, 129}};
+    FOR_EACH_TABLE(ops)
+    for (int c = 0; c < SHAPES; c++)
+        for (int i = 0; i < 5; i++)
+            for (int m = 0; m < 5; m++) {
+                ct_err err = {0};
+                int64_t window = (const int64_t[]){-1, 0, 1, 63, 64, 100}[(i + c + m) % 6];
+                sequence s = new_sequence(shapes[c].heads, shapes[c].kv_heads, shapes[c].dim,
+                                          lengths[i], (uint64_t)(c * 1000));
+                int64_t n = s.length, keys = n, all = n * s.heads;
+                ct_attn_row row = row_of(&s, 0, 0, n, window, modes[m]);
+                row.needle = needle;
+                row.n_needle = 2;
+                result plain = run(ops, &s, 0, n, window, modes[m]), with = new_result(&s, n);
+                float *room = floats(4 * all);
+                const ct_attn_light light = {room, room + all, room + 2 * all,
+                                             (int32_t *)(void *)(room + 3 * all)};
+                ct_attn_args args = {.tokens = n,
+                                     .heads = s.heads,
+                                     .kv_heads = s.kv_heads,
+                                     .head_dim = s.dim,
+                                     .scale = 1 / sqrtf((float)s.dim),
+                                     .q = s.q,
+                                     .out = with.out,
+                                     .entropy_bits = with.entropy,
+                                     .l2 = with.l2,
+                                     .rows = &row,
+                                     .n_rows = 1,
+                                     .light = &light};
+                ct_op_ctx ctx = new_ctx(ops, CT_COMPUTE_F32, n, 1, 1, s.heads, s.dim);
+                assert_ok(ops->attention(&ctx, &args, &err));
+                free(ctx.scratch);
+                assert_same(ops->class_name(NULL), &s, &with, 0, &plain, 0, n);
+
+                float *after, *before = weights_of(ct_ops_ref(), &s, &row, keys, &after);
+                double score_error = (4 + (double)s.dim / 2) * 4 * sqrt((double)s.dim) * 0x1p-24;
+                double bound = 2 * score_error + 1e-6;
+                for (int64_t j = 0; j < all; j++) {
+                    const float *b = before + j * keys, *a = after + j * keys;
+                    double mass[2] = {0, 0}, peak = 0;
+                    for (int64_t k = 0; k < keys; k++) {
+                        bool in = k < 3 || (k >= 60 && k < 129);
+                        mass[0] += in ? (double)b[k] : 0;
+                        mass[1] += in ? (double)a[k] : 0;
+                        peak = fmax(peak, (double)b[k]);
+                    }
+                    assert_true(fabs(mass[0] - (double)light.needle_before[j]) <= bound);
+                    assert_true(fabs(mass[1] - (double)light.needle_after[j]) <= bound);
+                    assert_true(fabs(peak - (double)light.peak_weight[j]) <= bound);
+                    assert_true(light.peak[j] >= 0 && light.peak[j] <= j / s.heads);
+                    assert_true(peak - (double)b[light.peak[j]] <= bound);
+                }
+                free(before), free(after), free(room);
+                free_result(&plain), free_result(&with), free_sequence(&s);
+            }
+}
+
+/* All keys alike: every weight is the largest, and the first position that is seen is the peak. */
+static void the_peak_of_equal_weights_is_the_first_position(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(ops)
+    {
+        ct_err err = {0};
+        sequence s = new_sequence(4, 1, 24, 200, 5);
+        for (int64_t b = 0; b < s.blocks; b++)
+            for (int64_t j = 0; j < CT_KV_BLOCK * 24; j++) s.k[b][j] = s.k[0][j % 24];
+        for (int64_t window = -1; window < 100; window += 33) {
+            result r = new_result(&s, 200);
+            float *room = floats(4 * 800);
+            const ct_attn_light light = {room, room + 800, room + 1600,
+                                         (int32_t *)(void *)(room + 2400)};
+            ct_attn_row row = row_of(&s, 0, 0, 200, window, CT_WEIGHTS_KEEP);
+            ct_attn_args args = {.tokens = 200,
+                                 .heads = 4,
+                                 .kv_heads = 1,
+                                 .head_dim = 24,
+                                 .scale = 1,
+                                 .q = s.q,
+                                 .out = r.out,
+                                 .rows = &row,
+                                 .n_rows = 1,
+                                 .light = &light};
+            ct_op_ctx ctx = new_ctx(ops, CT_COMPUTE_F32, 200, 1, 1, 4, 24);
+            assert_ok(ops->attention(&ctx, &args, &err));
+            for (int64_t j = 0; j < 800; j++) {
+                int64_t p = j / 4, first = window < 0 || p < window ? 0 : p - window;
+                assert_int_equal(light.peak[j], first);
+                assert_true(light.needle_before[j] == 0 && light.needle_after[j] == 0);
+            }
+            free(ctx.scratch), free(room), free_result(&r);
+        }
+        free_sequence(&s);
+    }
 }
 
 int main(void)
@@ -480,6 +608,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_is_right_under_every_edit),
         cmocka_unit_test(recorded_weights_are_those_that_attention_uses),
+        cmocka_unit_test(light_numbers_are_those_of_the_weights),
+        cmocka_unit_test(the_peak_of_equal_weights_is_the_first_position),
         cmocka_unit_test(attention_with_bf16_products_is_near),
         cmocka_unit_test(edits_and_measures_follow_their_definitions),
         cmocka_unit_test(marks_out_of_sight_leave_zero_for_only_and_binary_and_all_for_omit),

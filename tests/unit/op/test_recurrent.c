@@ -1,5 +1,6 @@
 /* test_recurrent.c - convolution, RG-LRU and rotary embedding: values, state, and laws of cutting.
  */
+#include "op/parts.h"
 #include "op_test.h"
 
 static const int64_t widths[] = {1, 7, 24, 63, 65, 130, 256};
@@ -158,6 +159,68 @@ static void scans_in_pieces_equal_the_scan_of_the_whole_bit_for_bit(void **state
     }
 }
 
+/* rglru of four rows, one of more tokens than a task has at a time, against conv1d, block_matmul, rg_lru,
+ * gelu_mul and mul one after the other: outputs and states, on 1 to 3 threads. */
+static void the_recurrent_block_at_once_has_the_bits_of_its_parts(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t blocks, n, taps;
+    } shapes[] = {{1, 7, 4}, {2, 65, 1}, {3, 16, 4}, {8, 128, 4}, {2, 520, 2}, {5, 24, 10}};
+    const ct_seg rows[] = {{0, 100, 64}, {100, 7, 0}, {107, 1, 3}, {108, 49, 0}};
+    enum { ROWS = 4, T = 157 };
+    static const ct_dtype dtypes[] = {CT_F32, CT_BF16, CT_F16};
+    FOR_EACH_TABLE(ops)
+    for (int c = 0; c < 18; c++) {
+        int64_t n = shapes[c / 3].n, blocks = shapes[c / 3].blocks, R = n * blocks;
+        int64_t taps = shapes[c / 3].taps;
+        ct_matrix gate_x = random_matrix(R, n, dtypes[c % 3], 7);
+        ct_matrix gate_a = random_matrix(R, n, dtypes[c % 3], 8);
+        float *conv = random_floats(R * taps, 0.1f, 2);
+        float *bias = random_floats(R, 1, 3), *param = random_floats(R, 4, 4);
+        ct_rglru w = {R,
+                      taps,
+                      blocks,
+                      conv,
+                      c % 2 ? bias : NULL,
+                      gate_x,
+                      gate_a,
+                      bias,
+                      c % 2 ? NULL : bias,
+                      param};
+        float *x = random_floats(T * R, 3, 5), *y = floats(T * R), *work = floats(3 * T * R);
+        float *want = floats(T * R), *got = floats(T * R);
+        float *want_state[ROWS], *got_state[ROWS];
+        for (int s = 0; s < ROWS; s++)
+            want_state[s] = random_floats(R * taps + 3, 1, (uint64_t)(9 + s));
+        float *from = random_floats(T * R, 3, 6);
+        ct_batch before = {.tokens = T, .n_segs = ROWS, .segs = rows, .states = want_state};
+        ct_batch after = {.tokens = T, .n_segs = ROWS, .segs = rows, .states = got_state};
+        memcpy(y, from, (size_t)(T * R) * sizeof *y);
+        ct_err err;
+        assert_int_equal(ct_rglru_by_parts(ops, NULL, want, x, y, &w, work, &before, 3, &err),
+                         CT_OK);
+        for (int threads = 1; threads <= 3; threads++) {
+            for (int s = 0; s < ROWS; s++)
+                got_state[s] = random_floats(R * taps + 3, 1, (uint64_t)(9 + s));
+            memcpy(y, from, (size_t)(T * R) * sizeof *y);
+            omp_set_num_threads(threads);
+            assert_int_equal(ops->rglru(NULL, got, x, y, &w, work, &after, 3, &err), CT_OK);
+            omp_set_num_threads(omp_get_num_procs());
+            assert_same_bits(ops->class_name(NULL), "out", got, want, T * R);
+            for (int s = 0; s < ROWS; s++) {
+                assert_same_bits(ops->class_name(NULL), "state", got_state[s], want_state[s],
+                                 R * taps + 3);
+                free(got_state[s]);
+            }
+        }
+        for (int s = 0; s < ROWS; s++) free(want_state[s]);
+        free((void *)(uintptr_t)gate_x.data), free((void *)(uintptr_t)gate_a.data), free(conv),
+            free(bias), free(param), free(x), free(y);
+        free(work), free(want), free(got), free(from);
+    }
+}
+
 /* cos and sin are right to 1e-7; each of two products adds 2^-24 of at most 1. */
 static void rope_turns_the_first_dims_and_leaves_the_others(void **state)
 {
@@ -191,6 +254,7 @@ int main(void)
         cmocka_unit_test(rg_lru_keeps_its_digits_where_the_decay_is_tiny),
         cmocka_unit_test(the_reset_is_at_position_zero_not_at_the_first_token_of_a_call),
         cmocka_unit_test(scans_in_pieces_equal_the_scan_of_the_whole_bit_for_bit),
+        cmocka_unit_test(the_recurrent_block_at_once_has_the_bits_of_its_parts),
         cmocka_unit_test(rope_turns_the_first_dims_and_leaves_the_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,6 +104,10 @@ static void random_items(uint64_t seed, size_t n, bool wholes)
             w.symbols[cell][t] = like != cell && t < same && t < w.items[like].prefill
                                      ? w.symbols[like][t]
                                      : (int32_t)random_below(seed, &at, 1 << 20);
+        if (i % 3 == 0) w.items[cell].recording_bytes = (int64_t)random_below(seed, &at, 9000);
+        w.items[cell].records_prefill = i % 6 == 0 && prefill > 0; /* and shares none of it */
+        if (w.symbols[cell][0] < 0) w.symbols[cell][0] = 7;        /* copied from one that does */
+        if (w.items[cell].records_prefill) w.symbols[cell][0] = -1 - (int32_t)cell;
         if (w.items[cell].whole)
             for (int64_t t = 0; t < prefill; t++) w.symbols[cell][t] |= 1 << 21;
     }
@@ -123,7 +127,7 @@ static ct_plan_limits limits_of(int64_t memory, int64_t window)
 
 typedef struct memory_state {
     bool live;
-    int64_t position, first_block;
+    int64_t position, first_block, recording;
     int32_t seen[MAX_TOKENS]; /* of the prefill */
     int64_t blocks[MAX_BLOCKS];
 } memory_state;
@@ -154,7 +158,7 @@ static void recount(machine *m)
     for (size_t i = 0; i < MAX_STATES; i++) {
         const memory_state *s = &m->states[i];
         if (!s->live) continue;
-        bytes += l->sequence_bytes;
+        bytes += l->sequence_bytes + s->recording;
         for (int64_t b = s->first_block; b < (s->position + BLOCK - 1) / BLOCK; b++)
             if (!known[s->blocks[b]]) {
                 known[s->blocks[b]] = true;
@@ -214,6 +218,11 @@ static void prefill(machine *m, const ct_plan_batch *batch)
         } else {
             *s = (memory_state){.live = true};
         }
+        const ct_plan_item *leader = leader_of(plan, &nodes[i]);
+        if (leader->records_prefill) {
+            s->recording = leader->recording_bytes;
+            assert_true(nodes[i].parent == CT_PLAN_NONE && nodes[i].n_items == 1);
+        }
         assert_int_equal(s->position, nodes[i].begin);
         assert_true(s->position % BLOCK == 0);
     }
@@ -269,6 +278,7 @@ static void run_plan(const ct_plan *plan, uint64_t early)
             assert_true(from->live);
             *to = *from;
             if (task.in_place) from->live = false;
+            to->recording = item->recording_bytes;
             assert_int_equal(to->position, item->prefill);
             for (int64_t t = 0; t < item->prefill; t++)
                 if (to->seen[t] != symbol(item->cell, t))
@@ -348,9 +358,10 @@ static int64_t least_memory(int64_t window, bool begins_anew)
     ct_plan_limits limits = limits_of(1, window);
     limits.begins_anew = begins_anew;
     assert_int_equal(ct_plan_new(w.items, w.n, compare, NULL, &limits, &plan, &err), CT_ERR_LIMIT);
-    const char *at = strstr(err.text, " tokens, ");
+    const char *at = strstr(err.text, " bytes, got");
     assert_non_null(at);
-    return strtoll(at + 9, NULL, 10);
+    while (at[-1] != ' ') at--;
+    return strtoll(at, NULL, 10);
 }
 
 /* ---- tests ----------------------------------------------------------------------------------- */
@@ -488,6 +499,37 @@ static void cells_that_begin_anew_each_step_need_their_own_room(void **state)
     ct_plan_clear(&plan);
 }
 
+static void recordings_count_while_their_cells_decode(void **state)
+{
+    (void)state;
+    ct_plan plan;
+    ct_plan_limits limits = limits_of(1 << 20, -1);
+    clear_items();
+    for (int32_t v = 0; v < 5; v++) add_niah(130, 40, 0, 0);
+    plan_items(&limits, &plan);
+    int64_t plain = plan.peak_bytes;
+    ct_plan_clear(&plan);
+    for (uint32_t i = 0; i < 5; i++) w.items[i].recording_bytes = 5000;
+    plan_items(&limits, &plan);
+    assert_int_equal(plan.peak_bytes, plain + 5 * 5000);
+    assert_int_equal(plan.decode_rows, 5);
+    ct_plan_clear(&plan);
+    limits.memory = plain + 2 * 5000; /* two at a time, and a third's does not fit */
+    plan_items(&limits, &plan);
+    assert_int_equal(plan.decode_rows, 2);
+    run_plan(&plan, 0);
+    ct_plan_clear(&plan);
+    /* A recorded prefill has its recording from its first row on. */
+    clear_items();
+    add_niah(130, 40, 0, 0);
+    w.items[0].recording_bytes = 5000;
+    w.items[0].records_prefill = true;
+    plan_items(&limits, &plan);
+    assert_int_equal(plan.peak_bytes, 1000 + (3 + 1) * 300 + 5000); /* and what it decodes into */
+    ct_plan_clear(&plan);
+    assert_true(least_memory(-1, false) >= 5000);
+}
+
 static void no_items_give_an_empty_plan(void **state)
 {
     (void)state;
@@ -554,6 +596,7 @@ int main(void)
         cmocka_unit_test(with_little_memory_prefixes_are_computed_again_instead_of_held),
         cmocka_unit_test(short_prompts_are_prefilled_together),
         cmocka_unit_test(cells_that_begin_anew_each_step_need_their_own_room),
+        cmocka_unit_test(recordings_count_while_their_cells_decode),
         cmocka_unit_test(no_items_give_an_empty_plan),
         cmocka_unit_test(ten_thousand_cells_are_planned_with_few_comparisons),
     };
