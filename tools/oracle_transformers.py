@@ -33,22 +33,39 @@ import torch
 import transformers
 
 
-def greedy(model, prompt, count):
-    """transformers' own generate; where the RG-LRU is not as wide as the model its cache fails, and
-    the whole sequence is computed anew for each token."""
+def greedy(model, prompt, count, draft):
+    """transformers' own generate. Where the RG-LRU is not as wide as the model its cache fails, and it has none
+    for a Jamba without attention layers: then whole sequences are computed, with `draft` for the tokens to come.
+    Each token up to the first that the model would not have chosen is its own choice; that one is put right,
+    and so on: a right draft takes one pass."""
     with torch.no_grad():
         width = model.config.hidden_size
-        if getattr(model.config, "lru_width", width) == width:
+        if getattr(model.config, "lru_width", width) == width and model.config.use_cache:
             out = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=count,
                                  min_new_tokens=count, eos_token_id=None, output_logits=True,
                                  return_dict_in_generate=True)
             ids, rows = out.sequences[0, len(prompt):].tolist(), [row[0] for row in out.logits]
         else:
-            ids, rows = [], []
-            for _ in range(count):
-                rows.append(model(torch.tensor([prompt + ids]), use_cache=False).logits[0, -1])
-                ids.append(int(rows[-1].argmax()))
+            ids = draft
+            while True:
+                rows = list(model(torch.tensor([prompt + ids[:-1]]), use_cache=False).logits[0, len(prompt) - 1:])
+                chosen = [int(row.argmax()) for row in rows]
+                if chosen == ids:
+                    break
+                at = next(i for i in range(count) if chosen[i] != ids[i])
+                ids = ids[:at] + [chosen[at]] + ids[at + 1:]
     return np.array(ids, np.int32), torch.stack(rows).float().numpy()
+
+
+def cortado_greedy(args, prompt, visible):
+    """The program's own tokens, for a draft; zeros without it."""
+    if not args.cortado:
+        return [0] * args.new_tokens
+    window = ["--window-visible", str(visible)] if visible else []
+    done = subprocess.run([args.cortado, "generate", "-m", args.model, "--compute", args.compute, "--prompt-ids",
+                           ",".join(map(str, prompt)), "-n", str(args.new_tokens), "--ignore-eos", *window, "--json"],
+                          check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)["ids"]
 
 
 def run_cortado(args, prompt, ids, visible):
@@ -89,7 +106,7 @@ def main():
         prompts = {f"prompt{i}": ids for i, ids in enumerate(prompts)}
     tensors, worst, tokens, other = {}, 0.0, 0, 0
     for name, prompt in prompts.items():
-        ids, logits = greedy(model, prompt, args.new_tokens)
+        ids, logits = greedy(model, prompt, args.new_tokens, cortado_greedy(args, prompt, visible))
         tensors[f"{name}.ids"], tensors[f"{name}.logits"] = ids, logits
         line = f"{name}: {len(prompt)} tokens, {ids.tolist()}"
         if args.cortado:

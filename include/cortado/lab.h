@@ -52,12 +52,14 @@ typedef struct ct_run_progress {
 typedef struct ct_run_options {
     const char *out_dir;       /* NULL: runs/<study>; made if it is not there */
     const char *model_root;    /* a folder of model folders; may be NULL */
+    const char *only_model;    /* of a study of several models, run this one; NULL: all */
     const char *device;        /* as in ct_model_options */
     ct_compute_choice compute; /* AUTO: the study's, if it names one */
     int threads;               /* 0: all cores */
     int64_t limit;             /* run at most so many cells; 0: all */
     int64_t memory; /* bytes that the states of sequences may take; 0: half of what is free */
     bool dry_run;   /* count only; nothing is written */
+    bool alone;     /* every cell by itself: no shared prefill, no batch; outcomes are the same */
     const char *command_line; /* for the provenance; may be NULL */
     /* Not 0: stop. It may be set by a signal handler; may be NULL. */
     const volatile sig_atomic_t *stop;

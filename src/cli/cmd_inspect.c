@@ -21,9 +21,13 @@ static void print_info(const ct_model_info *i)
     printf("%-20s%s (%s)\n", "architecture", i->architecture, i->family);
     printf("%-20s%lld (%lld recurrent, %lld attention)\n", "layers", (long long)i->layers,
            (long long)i->recurrent_layers, (long long)i->attention_layers);
-    printf("%-20s%lld of size %lld, %lld key-value\n", "attention heads", (long long)i->heads,
-           (long long)i->head_dim, (long long)i->kv_heads);
-    if (i->window)
+    if (i->attention_layers == 0) /* the config has heads all the same */
+        printf("%-20snone\n", "attention heads");
+    else
+        printf("%-20s%lld of size %lld, %lld key-value\n", "attention heads", (long long)i->heads,
+               (long long)i->head_dim, (long long)i->kv_heads);
+    if (i->attention_layers == 0) printf("%-20snone\n", "window");
+    else if (i->window)
         printf("%-20s%lld tokens, the current one counted\n", "window", (long long)i->window);
     else printf("%-20sall tokens\n", "window");
     printf("%-20s%lld, feed-forward %lld\n", "width", (long long)i->width, (long long)i->ffn_width);

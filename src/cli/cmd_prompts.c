@@ -19,14 +19,32 @@ typedef struct ct_prompt_set {
     ct_study *study;
 } ct_prompt_set;
 
+static ct_niah_template template_of(const ct_args *args)
+{
+    return strcmp(ct_args_text(args, "--template", "base"), "base") ? CT_NIAH_INSTRUCT
+                                                                    : CT_NIAH_BASE;
+}
+
 static ct_status set_from_study(const ct_args *args, const char *path, ct_prompt_set *set,
                                 ct_err *err)
 {
     ct_status st = ct_study_open(path, &set->study, err);
     if (st != CT_OK) return st;
     const ct_study *s = set->study;
-    st = ct_study_niah_options(s, &set->niah, err);
+    if (s->n_models > 1 && !ct_args_has(args, "--tokenizer"))
+        return ct_fail(err, CT_ERR_USAGE,
+                       "expected a study of one model, got %zu: name the folder of one with "
+                       "--tokenizer",
+                       s->n_models);
+    bool twice = s->n_readings == 1 ? s->read_twice[0] : ct_args_has(args, "--jrt");
+    st = ct_study_niah_options(s, 0, twice, &set->niah, err);
     if (st != CT_OK) return st;
+    if (ct_args_has(args, "--template")) set->niah.template_kind = template_of(args);
+    for (size_t m = 1; m < s->n_models; m++)
+        if (s->models[m].template_kind != s->models[0].template_kind &&
+            !ct_args_has(args, "--template"))
+            return ct_fail(err, CT_ERR_USAGE,
+                           "expected --template, since the study's models have different ones");
     set->lengths = s->lengths.values;
     set->n_lengths = s->lengths.count;
     set->depths = s->depths.values;
@@ -35,7 +53,7 @@ static ct_status set_from_study(const ct_args *args, const char *path, ct_prompt
         set->tokenizer_dir = ct_strdup(ct_args_text(args, "--tokenizer", NULL), err);
         return set->tokenizer_dir ? CT_OK : CT_ERR_MEMORY;
     }
-    return ct_study_model_dir(s, ct_args_text(args, "--model-root", NULL), &set->tokenizer_dir,
+    return ct_study_model_dir(s, 0, ct_args_text(args, "--model-root", NULL), &set->tokenizer_dir,
                               err);
 }
 
@@ -49,8 +67,7 @@ static ct_status set_from_flags(const ct_args *args, ct_prompt_set *set, ct_err 
     set->niah.n_haystack = ct_args_texts(args, "--haystack", &set->niah.haystack);
     set->niah.needle = ct_args_text(args, "--needle", NULL);
     set->niah.question = ct_args_text(args, "--question", NULL);
-    set->niah.template_kind =
-        strcmp(ct_args_text(args, "--template", "base"), "base") ? CT_NIAH_INSTRUCT : CT_NIAH_BASE;
+    set->niah.template_kind = template_of(args);
     set->niah.read_twice = ct_args_has(args, "--jrt");
     set->niah.buffer = 200;
     ct_status st = ct_grid_parse(ct_args_text(args, "--lengths", ""), "--lengths", 1,
@@ -134,8 +151,11 @@ static const ct_option options[] = {
      "Context lengths in tokens: 250:4096:10 or 500,1000.", 0, 0},
     {"--depths", NULL, CT_ARG_TEXT, "A:B:N|LIST", "Depths in per cent, 0 the beginning: 0:100:10.",
      0, 0},
-    {"--template", NULL, CT_ARG_CHOICE, "base|instruct", "The prompt's form (default base).", 0, 0},
-    {"--jrt", NULL, CT_ARG_FLAG, NULL, "Just read twice: repeat context and question once.", 0, 0},
+    {"--template", NULL, CT_ARG_CHOICE, "base|instruct",
+     "The prompt's form (default: base, or the study's).", 0, 0},
+    {"--jrt", NULL, CT_ARG_FLAG, NULL,
+     "Just read twice: repeat context and question once. Of a study with both, those read twice.",
+     0, 0},
     {"--model-name", NULL, CT_ARG_TEXT, "S", "Written into the files' field model.", 0, 0},
     {"--tokenizer-name", NULL, CT_ARG_TEXT, "S", "Begins the file names (default Huggingface).", 0,
      0},

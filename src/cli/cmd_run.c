@@ -108,12 +108,30 @@ done:
     return st;
 }
 
+/* Says before the run which models are larger than memory. */
+static ct_status warn_memory(const ct_args *args, const ct_study *study, const char *root,
+                             ct_err *err)
+{
+    ct_status st = CT_OK;
+    const char *only = ct_args_text(args, "--model", NULL);
+    for (size_t m = 0; m < study->n_models && st == CT_OK; m++) {
+        if (only && strcmp(only, study->models[m].name) != 0) continue;
+        char *dir = NULL;
+        ct_model *model = NULL;
+        st = ct_study_model_dir(study, m, root, &dir, err);
+        if (st == CT_OK) st = ct_model_open_unhashed(dir, NULL, &model, err);
+        if (st == CT_OK) ct_cli_warn_memory(args, model);
+        ct_model_close(model);
+        free(dir);
+    }
+    return st;
+}
+
 static ct_status run_study(const ct_args *args, const char *path, int *failed_cells, ct_err *err)
 {
     ct_status st;
     ct_study *study = NULL;
-    char *dir = NULL, *model_dir = NULL;
-    ct_model *model = NULL; /* only looked at here */
+    char *dir = NULL;
     ct_progress progress;
     ct_run_result result = {0};
     const char *compute = ct_args_text(args, "--compute", "auto");
@@ -128,6 +146,7 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     const ct_run_options options = {
         .out_dir = dir,
         .model_root = ct_args_text(args, "--model-root", NULL),
+        .only_model = ct_args_text(args, "--model", NULL),
         .device = ct_args_text(args, "--device", "cpu"),
         .compute = !strcmp(compute, "f32")    ? CT_CHOOSE_F32
                    : !strcmp(compute, "bf16") ? CT_CHOOSE_BF16
@@ -136,6 +155,7 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
         .limit = ct_args_int(args, "--limit", 0),
         .memory = parse_size(ct_args_text(args, "--memory", "0")),
         .dry_run = ct_args_has(args, "--dry-run"),
+        .alone = ct_args_has(args, "--alone"),
         .command_line = ct_args_command_line(args),
         .stop = &stop_requested,
         .progress = show_progress,
@@ -144,9 +164,7 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     printf("study    %s\n", ct_study_name(study));
     fflush(stdout);
     if (!options.dry_run) {
-        CT_TRY(ct_study_model_dir(study, options.model_root, &model_dir, err));
-        CT_TRY(ct_model_open_unhashed(model_dir, NULL, &model, err));
-        ct_cli_warn_memory(args, model);
+        CT_TRY(warn_memory(args, study, options.model_root, err));
     }
     st = ct_run_study(study, &options, &result, err);
     ct_progress_clear(&progress);
@@ -175,8 +193,6 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     }
 done:
     free(dir);
-    free(model_dir);
-    ct_model_close(model);
     ct_study_close(study);
     return st;
 }
@@ -208,11 +224,17 @@ static const ct_option options[] = {
     {"--out", NULL, CT_ARG_TEXT, "DIR", "Folder of the run (default runs/<study>).", 0, 0},
     {"--model-root", NULL, CT_ARG_TEXT, "DIR", "Where the study's model folder is looked up first.",
      0, 0},
+    {"--model", NULL, CT_ARG_TEXT, "NAME",
+     "Of a study of several models, run this one only. The others' cells stay as they are.", 0, 0},
     {"--dry-run", NULL, CT_ARG_FLAG, NULL, "Print the plan and compute nothing.", 0, 0},
     {"--limit", NULL, CT_ARG_INT, "N", "Run at most N cells now.", 1, 9e15},
     {"--memory", NULL, CT_ARG_TEXT, "SIZE",
      "Bytes, or with K, M or G, that states of sequences and recordings may take (default: half "
      "of the machine's free memory). With less, more is computed again; outcomes stay the same.",
+     0, 0},
+    {"--alone", NULL, CT_ARG_FLAG, NULL,
+     "Compute every cell by itself, one after another: no shared prefill, no batch. Outcomes are "
+     "the same, so this shows that the plan changes nothing; it takes many times longer.",
      0, 0},
     CT_OPTION_DEVICE,
     CT_OPTION_COMPUTE,

@@ -161,6 +161,9 @@ ct_status ct_request_check(const ct_model *model, const ct_generate_request *r, 
         acts |= ct_intervention_acts(iv, (ct_stage)s);
         reaches |= ct_intervention_acts(iv, (ct_stage)s) && stage_has_rows(r, (ct_stage)s);
     }
+    if (acts && model->info.attention_layers == 0)
+        CT_TRY(ct_fail(err, CT_ERR_INTERVENTION,
+                       "intervention: expected a model with attention layers, got one without"));
     if (acts && !reaches)
         CT_TRY(ct_fail(err, CT_ERR_INTERVENTION,
                        "intervention: it acts in %s only, where this request computes no row (%zu "

@@ -147,7 +147,26 @@ static ct_status name_figure(ct_figure *f, const char *name, const char *title, 
     return f->name && f->title ? CT_OK : CT_ERR_MEMORY;
 }
 
-/* Caption = what the versions share, then `note`, then failures. */
+ct_status ct_figure_studies(const ct_figure *f, ct_buf *out, ct_err *err)
+{
+    ct_status st = CT_OK;
+    size_t n = 0;
+    ct_buf names = {0};
+    for (size_t i = 0; i < f->n_versions; i++) {
+        const char *name = f->stats->versions[f->versions[i]].study;
+        bool told = !*name;
+        for (size_t j = 0; j < i && !told; j++)
+            told = strcmp(f->stats->versions[f->versions[j]].study, name) == 0;
+        if (told) continue;
+        CT_TRY(ct_buf_addf(&names, err, "%s%s", n++ ? ", " : "", name));
+    }
+    if (n) CT_TRY(ct_buf_addf(out, err, "%s%s", n > 1 ? "studies " : "study ", names.data));
+done:
+    ct_buf_clear(&names);
+    return st;
+}
+
+/* Caption = what the versions share, their studies, then `note`, then failures. */
 static ct_status caption(ct_figure *f, const char *note, ct_err *err)
 {
     ct_status st = CT_OK;
@@ -155,6 +174,10 @@ static ct_status caption(ct_figure *f, const char *note, ct_err *err)
     unsigned all;
     ct_label_differing(f->stats, f->versions, f->n_versions, &all);
     CT_TRY(ct_label_shared(&f->stats->versions[f->versions[0]], all, &buf, err));
+    if (all & CT_FIELD_STUDY) { /* else it is among what they share */
+        if (buf.size) CT_TRY(ct_buf_adds(&buf, "; ", err));
+        CT_TRY(ct_figure_studies(f, &buf, err));
+    }
     CT_TRY(ct_buf_addf(&buf, err, "%s%s", buf.size ? ". " : "", note));
     CT_TRY(failed_note(f, &buf, err));
     CT_TRY(text_take(&buf, &f->caption, err));

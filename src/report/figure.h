@@ -46,6 +46,9 @@ ct_status ct_figures_plan(const ct_stats *stats, unsigned wanted, ct_figure **ou
                           ct_err *err) CT_CHECK;
 void ct_figures_free(ct_figure *figures, size_t n);
 
+/* Appends "study a" or "studies a, b": those of the figure's versions; nothing if none has a name. */
+ct_status ct_figure_studies(const ct_figure *figure, ct_buf *out, ct_err *err) CT_CHECK;
+
 /* A ct_draw_fn; user is a ct_figure. */
 ct_status ct_figure_draw(ct_canvas *canvas, const void *figure, ct_err *err) CT_CHECK;
 

@@ -500,7 +500,7 @@ static void fill_odd(ct_page *p)
 static ct_status figure_add(ct_page *p, ct_fonts *fonts, const ct_figure *figure, size_t count)
 {
     char prefix[24];
-    ct_buf svg = {0};
+    ct_buf svg = {0}, studies = {0};
     snprintf(prefix, sizeof prefix, "f%zu", count);
     ct_status st = ct_figure_render(fonts, ct_figure_draw, figure, figure->title,
                                     figure->description, CT_FIGURE_SVG, &svg, p->err);
@@ -512,8 +512,13 @@ static ct_status figure_add(ct_page *p, ct_fonts *fonts, const ct_figure *figure
         number(p, (long long)count);
         raw(p, ": <code>");
         text(p, figure->name);
-        raw(p, "</code></figcaption>\n</figure>\n");
+        raw(p, "</code>");
+        if (p->st == CT_OK) p->st = ct_figure_studies(figure, &studies, p->err);
+        raw(p, studies.size ? ", " : "");
+        text(p, studies.size ? studies.data : "");
+        raw(p, "</figcaption>\n</figure>\n");
     }
+    ct_buf_clear(&studies);
     ct_buf_clear(&svg);
     return st;
 }

@@ -379,17 +379,18 @@ function headWords(row, i) {
 
 /* Weights over positions: dashed before the edit, filled after it, the needle behind them, as in Figure 6.1. */
 function weightsChart(cell, row, i) {
-  const W = 720, H = 170, before = row.before[i], after = row.after[i], most = Math.max(1, ...before, ...after);
-  const x = (bin) => W * bin / before.length, y = (w) => H - 20 - (H - 30) * w / most;
+  const L = 52, W = 720, H = 170, before = row.before[i], after = row.after[i], most = Math.max(1, ...before, ...after);
+  const x = (bin) => L + (W - L) * bin / before.length, y = (w) => H - 20 - (H - 30) * w / most;
   const steps = (list) => list.map((w, b) => `L${x(b).toFixed(1)} ${y(w).toFixed(1)}L${x(b + 1).toFixed(1)} ${y(w).toFixed(1)}`).join('');
-  const at = (position) => W * position / row.keys;
+  const at = (position) => L + (W - L) * position / row.keys;
   return svg('svg', {viewBox: `0 0 ${W} ${H}`, role: 'img', class: 'weights', 'aria-label': 'Weights of ' + headWords(row, i)},
     svg('rect', {class: 'needle', x: at(cell.token_begin), y: 0, height: H - 20,
       width: Math.max(2, at(cell.token_end) - at(cell.token_begin))}),
-    svg('path', {class: 'after', d: `M0 ${H - 20}` + steps(after) + `L${W} ${H - 20}Z`}),
-    svg('path', {class: 'before', d: `M0 ${H - 20}` + steps(before) + `L${W} ${H - 20}`}),
-    svg('text', {x: 0, y: H - 4}, '0'), svg('text', {x: W, y: H - 4, 'text-anchor': 'end'}, String(row.keys - 1)),
-    svg('text', {x: 4, y: 12}, share(most)));
+    svg('path', {class: 'after', d: `M${L} ${H - 20}` + steps(after) + `L${W} ${H - 20}Z`}),
+    svg('path', {class: 'before', d: `M${L} ${H - 20}` + steps(before) + `L${W} ${H - 20}`}),
+    svg('text', {x: L, y: H - 5}, '0'), svg('text', {x: (L + W) / 2, y: H - 5, 'text-anchor': 'middle'}, 'position'),
+    svg('text', {x: W - 4, y: H - 5, 'text-anchor': 'end'}, String(row.keys - 1)),
+    svg('text', {x: L - 6, y: 14, 'text-anchor': 'end'}, share(most)), svg('text', {x: L - 6, y: H - 20, 'text-anchor': 'end'}, '0'));
 }
 
 function attentionRow(cell, row) {

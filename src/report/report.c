@@ -26,22 +26,49 @@ static unsigned wanted_by(const char *figures)
     return wanted ? wanted : CT_WANT_ALL;
 }
 
-static ct_status run_open(const char *dir, ct_report_run *run, ct_stats *stats, ct_err *err)
+/* Opens the store for its model `at`; *known is false if it has no such model. */
+static ct_status model_open(const char *path, const char *dir, size_t at, ct_report_run *run,
+                            ct_err *err)
+{
+    ct_err why = {0};
+    run->dir = dir;
+    ct_status st = ct_store_open(path, false, &run->store, err);
+    if (st != CT_OK) return st;
+    st = ct_store_provenance(run->store, at, &run->provenance, &why);
+    run->known = st == CT_OK;
+    return run->known || st == CT_ERR_NOT_FOUND ? CT_OK
+                                                : ct_fail(err, st, "%s: %s", path, why.text);
+}
+
+/* The cells of a run, and its models in runs->runs. */
+static ct_status run_open(const char *dir, ct_report_runs *out, ct_err *err)
 {
     ct_status st = CT_OK;
-    ct_err why = {0};
     char *path = ct_path_join(dir, "run.sqlite", err);
     if (!path) return CT_ERR_MEMORY;
-    run->dir = dir;
-    CT_TRY(ct_store_open(path, false, &run->store, err));
-    ct_status provenance = ct_store_provenance(run->store, &run->provenance, &why);
-    run->known = provenance == CT_OK;
-    if (!run->known && provenance != CT_ERR_NOT_FOUND) {
-        st = ct_fail(err, provenance, "%s: %s", path, why.text);
-        goto done;
+    for (size_t at = 0;; at++) {
+        ct_report_run *grown = realloc(out->runs, (out->n + 1) * sizeof *grown);
+        if (!grown) {
+            st = ct_fail_memory(err, "report", (out->n + 1) * sizeof *grown);
+            goto done;
+        }
+        out->runs = grown;
+        ct_report_run *run = &out->runs[out->n++];
+        *run = (ct_report_run){0};
+        CT_TRY(model_open(path, dir, at, run, err));
+        if (at == 0) {
+            st = ct_store_each(run->store, add_cell, out->stats, err);
+            if (st != CT_OK) {
+                st = ct_fail_context(err, st, "%s", path);
+                goto done;
+            }
+            out->wanted |= wanted_by(run->known ? run->provenance.figures : NULL);
+        } else if (!run->known) {
+            ct_store_close(run->store);
+            out->n--;
+        }
+        if (!run->known) break;
     }
-    st = ct_store_each(run->store, add_cell, stats, err);
-    if (st != CT_OK) st = ct_fail_context(err, st, "%s", path);
 done:
     free(path);
     return st;
@@ -52,14 +79,8 @@ ct_status ct_report_open(const char *const *dirs, size_t n_dirs, ct_report_runs 
     ct_status st = CT_OK;
     *out = (ct_report_runs){0};
     if (!n_dirs) return ct_fail(err, CT_ERR_USAGE, "report: expected a run's folder, got none");
-    out->runs = calloc(n_dirs, sizeof *out->runs);
-    if (!out->runs) return ct_fail_memory(err, "report", n_dirs * sizeof *out->runs);
     CT_TRY(ct_stats_new(&out->stats, err));
-    for (size_t i = 0; i < n_dirs; i++) {
-        ct_report_run *run = &out->runs[out->n++];
-        CT_TRY(run_open(dirs[i], run, out->stats, err));
-        out->wanted |= wanted_by(run->known ? run->provenance.figures : NULL);
-    }
+    for (size_t i = 0; i < n_dirs; i++) CT_TRY(run_open(dirs[i], out, err));
     st = ct_stats_finish(out->stats, err);
 done:
     if (st != CT_OK) ct_report_close(out);

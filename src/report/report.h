@@ -12,10 +12,10 @@
 #include "base/buf.h"
 #include "report/stats.h"
 
-/* One run that a report is about. */
+/* A model of a run that a report is about; a run of several models gives several, one after another. */
 typedef struct ct_report_run {
     const char *dir;
-    ct_store *store; /* kept open: provenance points into it */
+    ct_store *store; /* kept open: provenance points into it; one for each */
     bool known;      /* false: the store has no execution yet */
     ct_provenance provenance;
 } ct_report_run;

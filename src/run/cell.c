@@ -100,6 +100,7 @@ done:
 void ct_work_cell(const ct_work *work, uint32_t cell, ct_cell *out)
 {
     const ct_study *study = work->study;
+    const ct_study_model *model = &study->models[work->at];
     const ct_grid_cell *c = &work->grid.cells[cell];
     const ct_grid_version *v = &work->grid.versions[c->version];
     const ct_prompt *prompt = &work->prompts[c->point];
@@ -107,7 +108,7 @@ void ct_work_cell(const ct_work *work, uint32_t cell, ct_cell *out)
     bool selects = v->heads.active[CT_STAGE_PREFILL] || v->heads.active[CT_STAGE_GENERATION];
     *out = (ct_cell){
         .study = study->name,
-        .model = study->model,
+        .model = model->name,
         .family = work->info->family,
         .heads = work->info->heads,
         .window = work->info->window,
@@ -119,8 +120,8 @@ void ct_work_cell(const ct_work *work, uint32_t cell, ct_cell *out)
         .stages = selects ? ct_head_stages_name(&v->heads) : "",
         .weights_generation = ct_weights_mode_name(v->modes[CT_STAGE_GENERATION]),
         .weights_prefill = ct_weights_mode_name(v->modes[CT_STAGE_PREFILL]),
-        .template_name = study->template_kind == CT_NIAH_INSTRUCT ? "instruct" : "base",
-        .read_twice = study->read_twice,
+        .template_name = model->template_kind == CT_NIAH_INSTRUCT ? "instruct" : "base",
+        .read_twice = work->grid.points[c->point].read_twice,
         .semantics = work->semantics_text,
         .scoring = ct_scoring_name(study->scoring),
         .prompt = r->text,

@@ -39,8 +39,9 @@ typedef struct runner {
     ct_schedule schedule;
     ct_session *session;
     size_t n_refused;
-    ct_job **states;    /* by node; NULL: not prefilled yet, or gone on from */
-    double *prefill_ms; /* by node: an item's share of it and of those above */
+    int64_t done_before; /* cells that other models of this run have finished */
+    ct_job **states;     /* by node; NULL: not prefilled yet, or gone on from */
+    double *prefill_ms;  /* by node: an item's share of it and of those above */
     running_row *rows;
     ct_job **row_jobs;
     size_t n_rows;
@@ -240,10 +241,11 @@ static void show_progress(runner *r, bool force)
     const ct_run_result *result = r->work->result;
     const ct_run_progress p = {
         .cells_done = result->stored + result->done + result->failed + (int64_t)r->n_outbox,
-        .cells_total = result->stored + (int64_t)r->plan->n_items + (int64_t)r->n_refused,
+        .cells_total = result->stored + r->done_before + (int64_t)r->plan->n_items +
+                       (int64_t)r->n_refused + r->work->later,
         .cells_first = result->stored,
         .tokens = r->tokens,
-        .elapsed_ms = now - r->work->begin_ms,
+        .elapsed_ms = now - r->work->run_begin_ms,
     };
     o->progress(o->user, &p);
 }
@@ -402,6 +404,8 @@ ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const ct_refused *
     r->work = work;
     r->plan = plan;
     r->n_refused = n_refused;
+    r->done_before = work->result->done + work->result->failed;
+    r->tokens = work->tokens;
     CT_TRY(make_room(r, err));
     show_progress(r, true);
     for (size_t i = 0; i < n_refused; i++)
@@ -435,6 +439,7 @@ done:
         }
     }
     show_progress(r, true);
+    work->tokens = r->tokens;
     drop_outbox(r);
     for (size_t i = 0; i < r->n_rows; i++) ct_job_free(r->rows[i].job);
     for (size_t i = 0; r->states && i < plan->n_nodes; i++) ct_job_free(r->states[i]);

@@ -27,6 +27,7 @@ static int compare_versions(const void *pa, const void *pb)
 static int compare_points(const void *pa, const void *pb)
 {
     const ct_point *a = pa, *b = pb;
+    ORDER(a->read_twice, b->read_twice);
     ORDER(a->length, b->length);
     ORDER(a->depth, b->depth);
     return 0;
@@ -119,37 +120,54 @@ static uint32_t index_of(const void *item, const void *items, size_t n, size_t s
     return (uint32_t)((size_t)(found - (const char *)items) / size);
 }
 
-ct_status ct_grid_new(const ct_study *study, ct_grid *out, ct_err *err)
+/* The points of an entry, each reading with each length and depth. */
+static size_t point_count(const ct_study *study, const ct_study_entry *e)
+{
+    return study->n_readings * ct_study_lengths(study, e)->count * ct_study_depths(study, e)->count;
+}
+
+static void entry_points(const ct_study *study, const ct_study_entry *e, ct_point *out)
+{
+    const ct_study_axis *lengths = ct_study_lengths(study, e);
+    const ct_study_axis *depths = ct_study_depths(study, e);
+    for (size_t r = 0; r < study->n_readings; r++)
+        for (size_t l = 0; l < lengths->count; l++)
+            for (size_t d = 0; d < depths->count; d++)
+                *out++ = (ct_point){lengths->values[l], depths->values[d], study->read_twice[r]};
+}
+
+ct_status ct_grid_new(const ct_study *study, size_t model, ct_grid *out, ct_err *err)
 {
     ct_status st = CT_ERR_MEMORY;
     ct_grid g = {0};
     ct_grid_version *own = NULL; /* of one entry */
-    size_t most = 0;
+    ct_point *own_points = NULL;
+    size_t most = 0, most_points = 0;
     for (size_t i = 0; i < study->n_entries; i++) {
         const ct_study_entry *e = &study->entries[i];
-        size_t versions = version_count(e);
-        size_t points = ct_study_lengths(study, e)->count * ct_study_depths(study, e)->count;
+        if (!ct_study_has_model(e->models, model)) continue;
+        size_t versions = version_count(e), points = point_count(study, e);
         g.n_versions += versions;
         g.n_points += points;
         g.n_cells += versions * points;
         if (versions > most) most = versions;
+        if (points > most_points) most_points = points;
     }
     if (!(g.versions = alloc(g.n_versions, sizeof *g.versions, err))) goto done;
     if (!(g.points = alloc(g.n_points, sizeof *g.points, err))) goto done;
     if (!(g.cells = alloc(g.n_cells, sizeof *g.cells, err))) goto done;
     if (!(own = alloc(most, sizeof *own, err))) goto done;
+    if (!(own_points = alloc(most_points, sizeof *own_points, err))) goto done;
 
     ct_grid_version *version = g.versions;
     ct_point *point = g.points;
     for (size_t i = 0; i < study->n_entries; i++) {
         const ct_study_entry *e = &study->entries[i];
-        const ct_study_axis *lengths = ct_study_lengths(study, e);
-        const ct_study_axis *depths = ct_study_depths(study, e);
+        if (!ct_study_has_model(e->models, model)) continue;
         entry_versions(e, version);
         version += version_count(e);
-        for (size_t l = 0; l < lengths->count; l++)
-            for (size_t d = 0; d < depths->count; d++)
-                *point++ = (ct_point){lengths->values[l], depths->values[d]};
+        entry_points(study, e, point);
+        point += point_count(study, e);
     }
     g.n_versions = sort_distinct(g.versions, g.n_versions, sizeof *g.versions, compare_versions);
     g.n_points = sort_distinct(g.points, g.n_points, sizeof *g.points, compare_points);
@@ -157,21 +175,19 @@ ct_status ct_grid_new(const ct_study *study, ct_grid *out, ct_err *err)
     ct_grid_cell *cell = g.cells;
     for (size_t i = 0; i < study->n_entries; i++) {
         const ct_study_entry *e = &study->entries[i];
-        const ct_study_axis *lengths = ct_study_lengths(study, e);
-        const ct_study_axis *depths = ct_study_depths(study, e);
-        size_t n = version_count(e);
+        if (!ct_study_has_model(e->models, model)) continue;
+        size_t n = version_count(e), n_points = point_count(study, e);
         entry_versions(e, own);
+        entry_points(study, e, own_points);
         for (size_t v = 0; v < n; v++) {
             uint32_t at =
                 index_of(&own[v], g.versions, g.n_versions, sizeof *own, compare_versions);
             /* The line that errors name is that of the first entry. */
             if (g.versions[at].line > own[v].line) g.versions[at].line = own[v].line;
-            for (size_t l = 0; l < lengths->count; l++)
-                for (size_t d = 0; d < depths->count; d++) {
-                    const ct_point p = {lengths->values[l], depths->values[d]};
-                    *cell++ = (ct_grid_cell){
-                        index_of(&p, g.points, g.n_points, sizeof p, compare_points), at};
-                }
+            for (size_t p = 0; p < n_points; p++)
+                *cell++ = (ct_grid_cell){
+                    index_of(&own_points[p], g.points, g.n_points, sizeof *point, compare_points),
+                    at};
         }
     }
     g.n_cells = sort_distinct(g.cells, g.n_cells, sizeof *g.cells, compare_cells);
@@ -180,6 +196,7 @@ ct_status ct_grid_new(const ct_study *study, ct_grid *out, ct_err *err)
     st = CT_OK;
 done:
     free(own);
+    free(own_points);
     ct_grid_clear(&g);
     return st;
 }
@@ -238,23 +255,25 @@ done:
     return st;
 }
 
-ct_status ct_study_describe(const ct_study *study, ct_write_fn write, void *user, ct_err *err)
+/* One model's part of the grid. */
+static ct_status describe_model(const ct_study *study, size_t model, ct_write_fn write, void *user,
+                                size_t *sum, ct_err *err)
 {
     ct_status st;
     ct_grid grid = {0};
     ct_buf buf = {0};
     size_t *cells = NULL;
-    CT_TRY(ct_grid_new(study, &grid, err));
+    CT_TRY(ct_grid_new(study, model, &grid, err));
     if (!(cells = alloc(grid.n_versions, sizeof *cells, err))) {
         st = CT_ERR_MEMORY;
         goto done;
     }
     for (size_t i = 0; i < grid.n_cells; i++) cells[grid.cells[i].version]++;
-    CT_TRY(ct_buf_addf(&buf, err, "study     %s\nmodel     %s\nlengths   ", study->name,
-                       study->model));
+    CT_TRY(ct_buf_addf(&buf, err, "model     %s\nlengths   ", study->models[model].name));
     CT_TRY(add_values(&buf, &grid, false, err));
     CT_TRY(ct_buf_adds(&buf, "\ndepths    ", err));
     CT_TRY(add_values(&buf, &grid, true, err));
+    if (study->n_readings > 1) CT_TRY(ct_buf_adds(&buf, "\ncontext   once twice", err));
     CT_TRY(
         ct_buf_addf(&buf, err, "\nprompts   %zu\nversions  %zu\n", grid.n_points, grid.n_versions));
     for (size_t i = 0; i < grid.n_versions; i++) {
@@ -266,11 +285,28 @@ ct_status ct_study_describe(const ct_study *study, ct_write_fn write, void *user
             buf.size = 0;
         }
     }
-    CT_TRY(ct_buf_addf(&buf, err, "cells     %zu\n", grid.n_cells));
     CT_TRY(write(user, buf.data, buf.size, err));
+    *sum += grid.n_cells;
 done:
     free(cells);
     ct_buf_clear(&buf);
     ct_grid_clear(&grid);
+    return st;
+}
+
+ct_status ct_study_describe(const ct_study *study, ct_write_fn write, void *user, ct_err *err)
+{
+    ct_status st;
+    ct_buf buf = {0};
+    size_t cells = 0;
+    CT_TRY(ct_buf_addf(&buf, err, "study     %s\n", study->name));
+    CT_TRY(write(user, buf.data, buf.size, err));
+    for (size_t m = 0; m < study->n_models; m++)
+        CT_TRY(describe_model(study, m, write, user, &cells, err));
+    buf.size = 0;
+    CT_TRY(ct_buf_addf(&buf, err, "cells     %zu\n", cells));
+    CT_TRY(write(user, buf.data, buf.size, err));
+done:
+    ct_buf_clear(&buf);
     return st;
 }

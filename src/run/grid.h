@@ -1,8 +1,8 @@
-/* grid.h - a study's entries to versions, points and cells. Pure: no model, no files.
+/* grid.h - a study's entries to versions, points and cells of one model. Pure: no weights, no files.
  *
  * Owns the expansion of every combination, and that a cell which two entries name is one cell. A
  * version is an intervention without the needle's place (that depends on the prompt); a point is a
- * (length, depth); a cell is a point under a version.
+ * (length, depth), read once or twice; a cell is a point under a version.
  */
 #ifndef CT_RUN_GRID_H
 #define CT_RUN_GRID_H
@@ -18,6 +18,7 @@ typedef struct ct_grid_version {
 
 typedef struct ct_point {
     int64_t length, depth;
+    bool read_twice;
 } ct_point;
 
 typedef struct ct_grid_cell {
@@ -27,13 +28,14 @@ typedef struct ct_grid_cell {
 typedef struct ct_grid {
     ct_grid_version *versions; /* sorted: stages, metric, modes, keep, seed; distinct */
     size_t n_versions;
-    ct_point *points; /* sorted by length, then depth; distinct */
+    ct_point *points; /* sorted: read once before twice, length, depth; distinct */
     size_t n_points;
     ct_grid_cell *cells; /* sorted by point, then version; distinct */
     size_t n_cells;
 } ct_grid;
 
-ct_status ct_grid_new(const ct_study *study, ct_grid *out, ct_err *err) CT_CHECK;
+/* The grid of the model at this place of the study. */
+ct_status ct_grid_new(const ct_study *study, size_t model, ct_grid *out, ct_err *err) CT_CHECK;
 void ct_grid_clear(ct_grid *grid);
 
 /* True if the version needs the needle's tokens: a weight edit other than keep and null. */

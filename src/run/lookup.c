@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "io/file.h"
+#include "io/memory.h"
 #include "run/work.h"
 
 static bool exists(const char *path)
@@ -34,8 +35,10 @@ static ct_status models_of_program(char **out, ct_err *err)
     return *out ? CT_OK : CT_ERR_MEMORY;
 }
 
-ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char **out, ct_err *err)
+ct_status ct_study_model_dir(const ct_study *study, size_t model, const char *model_root,
+                             char **out, ct_err *err)
 {
+    const char *name = study->models[model].name;
     ct_status st = CT_OK;
     ct_buf tried = {0};
     char *beside = NULL, *dir = NULL, *config = NULL, *installed = NULL;
@@ -54,10 +57,10 @@ ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char
         installed,
         CT_DATA_DIR "/models",
     };
-    bool absolute = study->model[0] == '/';
+    bool absolute = name[0] == '/';
     for (size_t i = 0; i < (absolute ? 1 : sizeof roots / sizeof *roots); i++) {
         if (!absolute && (!roots[i] || !*roots[i])) continue;
-        dir = absolute ? ct_strdup(study->model, err) : ct_path_join(roots[i], study->model, err);
+        dir = absolute ? ct_strdup(name, err) : ct_path_join(roots[i], name, err);
         config = dir ? ct_path_join(dir, "config.json", err) : NULL;
         if (!config) {
             st = CT_ERR_MEMORY;
@@ -76,7 +79,7 @@ ct_status ct_study_model_dir(const ct_study *study, const char *model_root, char
     st = ct_fail(err, CT_ERR_NOT_FOUND,
                  "model: expected a folder with config.json, got none at %s (%s, line %d); "
                  "--model-root names where models are",
-                 tried.data, study->path, study->model_line);
+                 tried.data, study->path, study->models[model].line);
 done:
     ct_buf_clear(&tried);
     free(beside);
@@ -95,7 +98,8 @@ char *ct_study_path(const ct_study *study, const char *name, ct_err *err)
     return ct_strdup(name, err);
 }
 
-ct_status ct_study_niah_options(const ct_study *study, ct_niah_options *out, ct_err *err)
+ct_status ct_study_niah_options(const ct_study *study, size_t model, bool read_twice,
+                                ct_niah_options *out, ct_err *err)
 {
     for (size_t i = 0; i < study->n_haystack; i++)
         if (!exists(study->haystack[i]))
@@ -108,8 +112,8 @@ ct_status ct_study_niah_options(const ct_study *study, ct_niah_options *out, ct_
         .n_haystack = study->n_haystack,
         .needle = study->needle,
         .question = study->question,
-        .template_kind = study->template_kind,
-        .read_twice = study->read_twice,
+        .template_kind = study->models[model].template_kind,
+        .read_twice = read_twice,
         .buffer = study->buffer,
     };
     return CT_OK;
@@ -117,13 +121,8 @@ ct_status ct_study_niah_options(const ct_study *study, ct_niah_options *out, ct_
 
 int64_t ct_memory_free(void)
 {
-    long long kib = -1;
-    char line[256];
-    FILE *f = fopen("/proc/meminfo", "re");
-    while (f && kib < 0 && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %lld kB", &kib) != 1) kib = -1;
-    if (f) fclose(f);
-    if (kib >= 0) return (int64_t)kib * 1024;
+    int64_t available = ct_memory_read("").available_bytes;
+    if (available >= 0) return available;
     return (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
 }
 

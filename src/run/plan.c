@@ -379,11 +379,12 @@ static ct_status make_batches(ct_plan *p, ct_err *err)
     ct_status st = ct_schedule_init(&s, p, err);
     if (st != CT_OK) return st;
     int64_t step = p->limits.step_tokens;
+    size_t together = p->limits.rows == 1 ? 1 : CT_PLAN_TOGETHER;
     for (size_t first = 0; first < p->n_nodes;) {
         size_t count = 1;
         int64_t tokens = first_step(p, &p->nodes[first]);
         CT_ASSERT(ct_schedule_fits(&s, first, 1, p->limits.memory));
-        while (first + count < p->n_nodes && count < CT_PLAN_TOGETHER) {
+        while (first + count < p->n_nodes && count < together) {
             const ct_plan_node *next = &p->nodes[first + count];
             int64_t more = first_step(p, next);
             if (next->parent != CT_PLAN_NONE && next->parent >= first) break;

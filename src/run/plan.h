@@ -46,8 +46,8 @@ typedef struct ct_plan_limits {
     int64_t block_bytes;    /* of keys and values of 64 positions */
     int64_t window;         /* previous tokens that a query of prefill sees; < 0: all */
     int64_t step_tokens;    /* of a prefill, in one step; a multiple of 64 */
-    size_t rows;            /* cells that decode together, at most */
-    bool begins_anew;       /* every decoding step computes its sequence from the start */
+    size_t rows;      /* cells that decode together, at most; 1: nor are nodes prefilled together */
+    bool begins_anew; /* every decoding step computes its sequence from the start */
 } ct_plan_limits;
 
 /* Rows begin .. end-1 of the prefills of items first_item .. first_item+n_items-1, computed once,

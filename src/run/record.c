@@ -25,6 +25,11 @@ static int64_t entry_of(const ct_study *study, const ct_grid_version *version)
 static ct_status check_layers(const ct_work *work, ct_err *err)
 {
     const ct_study_record *r = &work->study->record;
+    if (work->info->attention_layers == 0)
+        return ct_fail(err, CT_ERR_VALUE,
+                       "record: expected a model with attention layers, got %s without (%s, line "
+                       "%d)",
+                       work->study->models[work->at].name, work->study->path, r->line);
     for (size_t i = 0; i < r->layers.count; i++) {
         int64_t layer = r->layers.values[i];
         if (layer < work->info->layers && work->model->layers[layer].attention_index >= 0) continue;
@@ -36,22 +41,48 @@ static ct_status check_layers(const ct_work *work, ct_err *err)
     return CT_OK;
 }
 
+/* Whether the study's `record` is for a cell of this model. */
+static bool is_recorded(const ct_work *work, size_t cell)
+{
+    const ct_study_record *r = &work->study->record;
+    const ct_grid_cell *c = &work->grid.cells[cell];
+    const ct_point *point = &work->grid.points[c->point];
+    return chosen(&r->lengths, point->length) && chosen(&r->depths, point->depth) &&
+           chosen(&r->entries, entry_of(work->study, &work->grid.versions[c->version]));
+}
+
+/* Whether anything of this model is recorded. */
+static bool records_model(const ct_work *work)
+{
+    const ct_study_record *r = &work->study->record;
+    return r->line && ct_study_has_model(r->models, work->at);
+}
+
+ct_status ct_work_check_records(const ct_work *work, ct_err *err)
+{
+    const ct_study_record *r = &work->study->record;
+    if (!records_model(work)) return CT_OK;
+    ct_status st = check_layers(work, err);
+    if (st != CT_OK) return st;
+    for (size_t i = 0; i < work->grid.n_cells; i++)
+        if (is_recorded(work, i)) return CT_OK;
+    return ct_fail(
+        err, CT_ERR_VALUE,
+        "record: expected lengths, depths and interventions of some cell of %s, got none "
+        "(%s, line %d)",
+        work->study->models[work->at].name, work->study->path, r->line);
+}
+
 ct_status ct_work_choose_records(ct_work *work, ct_err *err)
 {
     const ct_study_record *r = &work->study->record;
-    size_t n = work->grid.n_cells, found = 0;
-    if (!r->line) return CT_OK;
-    ct_status st = check_layers(work, err);
-    if (st != CT_OK) return st;
+    size_t n = work->grid.n_cells;
+    if (!records_model(work)) return CT_OK;
     work->records = calloc(n, sizeof *work->records);
     if (!work->records) return ct_fail_memory(err, "recordings", n * sizeof *work->records);
     for (size_t i = 0; i < n; i++) {
-        const ct_grid_cell *c = &work->grid.cells[i];
-        const ct_point *point = &work->grid.points[c->point];
-        if (!chosen(&r->lengths, point->length) || !chosen(&r->depths, point->depth) ||
-            !chosen(&r->entries, entry_of(work->study, &work->grid.versions[c->version])))
-            continue;
-        const ct_niah_request *prompt = &work->prompts[c->point].request;
+        if (!is_recorded(work, i)) continue;
+        const ct_niah_request *prompt = &work->prompts[work->grid.cells[i].point].request;
         work->records[i] = (ct_record_options){
             .what = r->what,
             .stages = {r->stages[0], r->stages[1]},
@@ -63,13 +94,8 @@ ct_status ct_work_choose_records(ct_work *work, ct_err *err)
             .limit = r->limit,
             .number = (int64_t)i,
         };
-        found++;
     }
-    if (found > 0) return CT_OK;
-    return ct_fail(err, CT_ERR_VALUE,
-                   "record: expected lengths, depths and interventions of some cell of the study, "
-                   "got none (%s, line %d)",
-                   work->study->path, r->line);
+    return CT_OK;
 }
 
 char *ct_work_recording_path(const ct_work *work, uint32_t cell, ct_err *err)

@@ -1,7 +1,9 @@
-/* run.c - one execution of a study: open everything, skip what is stored, plan, execute.
+/* run.c - one execution of a study: for each of its models, open it, skip what is stored, plan,
+ * execute.
  *
- * Owns the order of the work and what is checked before the first cell: all that would make every
- * cell fail is an error of the run, with the study's line; what concerns one cell is that cell's.
+ * Owns the order of the work, and that models are run one after another into one store. What would
+ * make every cell of a model fail is found by prepare.c, for all models before the first one runs;
+ * what concerns one cell is that cell's.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,132 +18,6 @@
 #include "base/version.h"
 #include "io/file.h"
 #include "run/work.h"
-
-/* ---- model, semantics, checks ---------------------------------------------------------------- */
-
-static ct_status open_model(ct_work *work, ct_err *err)
-{
-    const ct_study *study = work->study;
-    const ct_run_options *o = work->options;
-    const ct_model_options options = {
-        .device = o->device,
-        .compute = o->compute != CT_CHOOSE_AUTO ? o->compute : study->compute,
-        .threads = o->threads,
-        .window_visible = study->window_visible,
-    };
-    char *dir = NULL;
-    ct_status st;
-    CT_TRY(ct_study_model_dir(study, o->model_root, &dir, err));
-    CT_TRY(ct_tokenizer_open(dir, &work->tokenizer, err));
-    CT_TRY(ct_model_open(dir, &options, &work->model, err));
-    work->info = ct_model_get_info(work->model);
-done:
-    free(dir);
-    return st;
-}
-
-static ct_status choose_semantics(ct_work *work, ct_err *err)
-{
-    const ct_study *study = work->study;
-    ct_status st;
-    CT_TRY(ct_semantics_parse(study->semantics, work->info->family, &work->semantics, err));
-    for (size_t i = 0; i < study->n_options; i++)
-        CT_TRY(ct_semantics_set(&work->semantics, study->options[i].key, study->options[i].value,
-                                err));
-    ct_semantics_describe(&work->semantics, work->info->family, work->semantics_text,
-                          sizeof work->semantics_text);
-done:
-    return st;
-}
-
-static ct_status check_heads(const ct_work *work, ct_err *err)
-{
-    for (size_t i = 0; i < work->grid.n_versions; i++) {
-        const ct_grid_version *v = &work->grid.versions[i];
-        if (v->heads.keep > work->info->heads)
-            return ct_fail(err, CT_ERR_VALUE,
-                           "heads.keep: expected 0 to %" PRId64 ", the heads of %s, got %" PRId32
-                           " (%s, line %d)",
-                           work->info->heads, work->study->model, v->heads.keep, work->study->path,
-                           v->line);
-    }
-    return CT_OK;
-}
-
-/* ---- prompts and keys ------------------------------------------------------------------------ */
-
-static ct_status build_prompt(ct_work *work, const ct_niah *niah, size_t point, ct_err *err)
-{
-    ct_status st;
-    ct_prompt *p = &work->prompts[point];
-    const ct_point *at = &work->grid.points[point];
-    ct_niah_prompt text = {0};
-    CT_TRY(ct_niah_build(niah, at->length, at->depth, &text, err));
-    ct_err why = {0};
-    st = ct_niah_request_new(niah, &text, work->semantics.needle_span_reference, &p->request, &why);
-    if (st == CT_ERR_NOT_FOUND) {
-        /* An error of this prompt's cells; they keep the text for whoever looks for the reason. */
-        p->request = (ct_niah_request){.text = text.content};
-        text.content = NULL;
-        p->error = ct_strdup(why.text, err);
-        st = p->error ? CT_OK : CT_ERR_MEMORY;
-        ct_hash_hex(ct_hash_bytes(p->request.text, strlen(p->request.text)), p->hash);
-    } else if (st == CT_OK) {
-        ct_hash_hex(ct_hash_bytes(p->request.ids, p->request.n_ids * sizeof *p->request.ids),
-                    p->hash);
-    } else {
-        *err = why;
-    }
-done:
-    ct_niah_prompt_clear(&text);
-    return st;
-}
-
-static ct_status build_prompts(ct_work *work, ct_err *err)
-{
-    ct_status st;
-    ct_niah *niah = NULL;
-    work->prompts = calloc(work->grid.n_points, sizeof *work->prompts);
-    if (!work->prompts) {
-        st = ct_fail_memory(err, "prompts", work->grid.n_points * sizeof *work->prompts);
-        goto done;
-    }
-    ct_niah_options options;
-    CT_TRY(ct_study_niah_options(work->study, &options, err));
-    const ct_point *last = &work->grid.points[work->grid.n_points - 1];
-    CT_TRY(ct_niah_open(&options, work->tokenizer, last->length, &niah, err));
-    for (size_t i = 0; i < work->grid.n_points; i++) {
-        if (ct_work_stopped(work)) {
-            st = ct_fail(err, CT_ERR_INTERRUPTED, "run: interrupted");
-            goto done;
-        }
-        ct_err why = {0};
-        st = build_prompt(work, niah, i, &why);
-        if (st != CT_OK) {
-            ct_fail(err, st, "%s (%s)", why.text, work->study->path);
-            goto done;
-        }
-    }
-done:
-    ct_niah_close(niah);
-    return st;
-}
-
-static ct_status make_keys(ct_work *work, ct_err *err)
-{
-    ct_status st = CT_OK;
-    ct_buf text = {0};
-    work->keys = calloc(work->grid.n_cells, sizeof *work->keys);
-    if (!work->keys) return ct_fail_memory(err, "keys", work->grid.n_cells * sizeof *work->keys);
-    for (size_t i = 0; i < work->grid.n_cells; i++) {
-        text.size = 0;
-        CT_TRY(ct_work_key_text(work, (uint32_t)i, &text, err));
-        ct_hash_hex(ct_hash_bytes(text.data, text.size), work->keys[i]);
-    }
-done:
-    ct_buf_clear(&text);
-    return st;
-}
 
 /* ---- what is left to do ---------------------------------------------------------------------- */
 
@@ -224,23 +100,23 @@ static ct_status find_todo(ct_work *work, todo *out, ct_err *err)
 {
     ct_status st = CT_OK;
     size_t n = work->grid.n_cells;
-    int64_t limit = work->options->limit > 0 ? work->options->limit : INT64_MAX;
     out->items = calloc(n, sizeof *out->items);
     out->refused = calloc(n, sizeof *out->refused);
     if (!out->items || !out->refused) return ct_fail_memory(err, "cells", n * sizeof *out->items);
     for (size_t i = 0; i < n; i++) {
-        bool found = false;
+        bool found = false, shown = false;
         ct_cell_status how = CT_CELL_FAILED;
-        if (work->store) CT_TRY(ct_store_find(work->store, work->keys[i], &found, &how, err));
+        if (work->store)
+            CT_TRY(ct_store_find(work->store, work->keys[i], &found, &how, &shown, err));
+        work->hidden |= found && !shown;
         bool lacks;
         CT_TRY(lacks_recording(work, (uint32_t)i, &lacks, err));
         if (found && how == CT_CELL_DONE && !lacks) {
             work->result->stored++;
             continue;
         }
-        work->result->left++;
-        if (limit == 0) continue;
-        limit--;
+        if (work->limit == 0) continue;
+        work->limit--;
         work->prompts[work->grid.cells[i].point].cells_left++;
         CT_TRY(add_todo(work, (uint32_t)i, out, err));
     }
@@ -267,6 +143,19 @@ static int compare_items(void *user, const ct_plan_item *a, const ct_plan_item *
     return order;
 }
 
+/* For a run without sharing: what is given in order stays so, and no two items share a row. */
+static int keep_apart(void *user, const ct_plan_item *a, const ct_plan_item *b, int64_t *shared)
+{
+    (void)user, (void)a, (void)b;
+    *shared = 0;
+    return -1;
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 static ct_status make_plan(ct_work *work, const todo *left, ct_plan *plan, ct_err *err)
 {
     const ct_model_info *info = work->info;
@@ -281,69 +170,101 @@ static ct_status make_plan(ct_work *work, const todo *left, ct_plan *plan, ct_er
         .block_bytes = info->state_bytes_per_block,
         .window = full || info->window <= 0 ? -1 : info->window - 1,
         .step_tokens = ct_model_step_tokens(work->model),
-        .rows = DECODE_ROWS,
+        .rows = work->options->alone ? 1 : DECODE_ROWS,
         .begins_anew = work->semantics.kv_cache_off,
     };
     double begin = ct_now_ms();
-    ct_status st = ct_plan_new(left->items, left->n_items, compare_items, work, &limits, plan, err);
-    result->plan_ms = ct_now_ms() - begin;
-    result->segments = (int64_t)plan->n_nodes;
-    result->batches = (int64_t)plan->n_batches;
-    result->forks = (int64_t)plan->n_forks;
-    result->prefill_tokens_plain = plan->tokens_plain;
-    result->prefill_tokens_planned = plan->tokens_planned;
-    result->decode_steps = plan->decode_steps;
-    result->decode_rows = (int64_t)plan->decode_rows;
-    result->state_bytes = plan->peak_bytes;
-    result->weight_bytes = info->weight_bytes;
+    ct_status st =
+        ct_plan_new(left->items, left->n_items, work->options->alone ? keep_apart : compare_items,
+                    work, &limits, plan, err);
+    result->plan_ms += ct_now_ms() - begin;
+    result->segments += (int64_t)plan->n_nodes;
+    result->batches += (int64_t)plan->n_batches;
+    result->forks += (int64_t)plan->n_forks;
+    result->prefill_tokens_plain += plan->tokens_plain;
+    result->prefill_tokens_planned += plan->tokens_planned;
+    result->decode_steps += plan->decode_steps;
+    result->decode_rows = most(result->decode_rows, (int64_t)plan->decode_rows);
+    result->state_bytes = most(result->state_bytes, plan->peak_bytes);
+    result->weight_bytes = most(result->weight_bytes, info->weight_bytes);
     return st;
 }
 
 /* ---- store ----------------------------------------------------------------------------------- */
 
-static ct_status open_store(ct_work *work, const char *dir, ct_err *err)
+/* A study's models share these while they run one after another. */
+typedef struct execution {
+    const ct_study *study;
+    const ct_run_options *options;
+    ct_run_result *result;
+    ct_store *store; /* NULL: a dry run without one */
+    bool anew;   /* the store's last execution was of another text of the study, or there is none */
+    bool begun;  /* a model of this execution has begun */
+    bool opened; /* the store was looked for */
+    char *dir, *recordings;
+    double begin_ms;
+    int64_t limit;  /* cells that may still be run */
+    int64_t tokens; /* computed so far */
+    int64_t later;  /* cells of models that were not come to yet */
+    struct {
+        char weights[CT_HASH_HEX], tokenizer[CT_HASH_HEX];
+    } models[CT_STUDY_MAX_MODELS]; /* those that were opened */
+} execution;
+
+static ct_status open_store(execution *e, ct_err *err)
 {
     ct_status st = CT_OK;
     ct_provenance last;
-    char *path = ct_path_join(dir, "run.sqlite", err);
+    char *path = ct_path_join(e->dir, "run.sqlite", err);
     if (!path) return CT_ERR_MEMORY;
-    snprintf(work->result->store, sizeof work->result->store, "%s", path);
-    if (work->options->dry_run) {
+    e->anew = true;
+    snprintf(e->result->store, sizeof e->result->store, "%s", path);
+    if (e->options->dry_run) {
         ct_err none = {0};
-        st = ct_store_open(path, false, &work->store, &none);
+        st = ct_store_open(path, false, &e->store, &none);
         if (st == CT_ERR_NOT_FOUND) st = CT_OK; /* nothing stored yet */
         else if (st != CT_OK) *err = none;
     } else {
-        CT_TRY(ct_dir_make(dir, err));
-        CT_TRY(ct_store_open(path, true, &work->store, err));
+        CT_TRY(ct_dir_make(e->dir, err));
+        CT_TRY(ct_store_open(path, true, &e->store, err));
     }
-    if (st != CT_OK || !work->store) goto done;
-    st = ct_store_provenance(work->store, &last, err);
-    if (st == CT_OK && strcmp(last.study, work->study->name) != 0)
+    if (st != CT_OK || !e->store) goto done;
+    st = ct_store_provenance(e->store, 0, &last, err);
+    if (st == CT_OK && strcmp(last.study, e->study->name) != 0)
         st = ct_fail(err, CT_ERR_USAGE,
                      "%s: expected a run of the study \"%s\", got one of \"%s\"; choose another "
                      "folder with --out",
-                     path, work->study->name, last.study);
+                     path, e->study->name, last.study);
+    if (st == CT_OK) e->anew = strcmp(last.study_hash, e->study->hash) != 0;
     if (st == CT_ERR_NOT_FOUND) st = CT_OK; /* a new store */
 done:
     free(path);
     return st;
 }
 
-/* Begins an execution, if there is anything to compute or the study has changed: then readers see
- * the cells of the study as it is now. */
-static ct_status begin(ct_work *work, bool anything, bool *begun, ct_err *err)
+/* Shows readers the cells of the study as it is now: of this model, and, where the study has
+ * changed, none of others until they begin, too. */
+static ct_status show_current(const execution *e, const ct_work *work, ct_err *err)
 {
-    ct_provenance last;
-    ct_status st = ct_store_provenance(work->store, &last, err);
-    if (st != CT_OK && st != CT_ERR_NOT_FOUND) return st;
-    if (!anything && st == CT_OK && strcmp(last.study_hash, work->study->hash) == 0) return CT_OK;
-    const char **keys = NULL;
+    size_t n = work->grid.n_cells;
+    const char **keys = malloc(n * sizeof *keys);
+    ct_status st = CT_OK;
+    if (!keys) return ct_fail_memory(err, "keys", n * sizeof *keys);
+    for (size_t i = 0; i < n; i++) keys[i] = work->keys[i];
+    if (e->anew && !e->begun) CT_TRY(ct_store_set_current(work->store, NULL, keys, n, err));
+    CT_TRY(ct_store_set_current(work->store, e->study->models[work->at].name, keys, n, err));
+done:
+    free(keys);
+    return st;
+}
+
+/* Begins the model's execution, if there is anything to compute or to show. */
+static ct_status begin(execution *e, const ct_work *work, bool anything, bool *begun, ct_err *err)
+{
+    if (!anything && !e->anew && !work->hidden) return CT_OK;
+    ct_status st;
     char *machine = ct_machine(err);
-    if (!machine) {
-        st = CT_ERR_MEMORY;
-        goto done;
-    }
+    if (!machine) return CT_ERR_MEMORY;
     const ct_provenance p = {
         .version = ct_version(),
         .commit = ct_commit(),
@@ -351,7 +272,7 @@ static ct_status begin(ct_work *work, bool anything, bool *begun, ct_err *err)
         .study_hash = work->study->hash,
         .study_text = work->study->text,
         .figures = work->study->figures,
-        .model = work->study->model,
+        .model = work->study->models[work->at].name,
         .weights_hash = work->info->weights_hash,
         .tokenizer_hash = ct_tokenizer_hash(work->tokenizer),
         .backend = work->info->backend,
@@ -364,35 +285,135 @@ static ct_status begin(ct_work *work, bool anything, bool *begun, ct_err *err)
     };
     CT_TRY(ct_store_begin(work->store, &p, err));
     *begun = true;
-    keys = malloc(work->grid.n_cells * sizeof *keys);
-    if (!keys) {
-        st = ct_fail_memory(err, "keys", work->grid.n_cells * sizeof *keys);
-        goto done;
-    }
-    for (size_t i = 0; i < work->grid.n_cells; i++) keys[i] = work->keys[i];
-    CT_TRY(ct_store_set_current(work->store, keys, work->grid.n_cells, err));
+    CT_TRY(show_current(e, work, err));
+    e->begun = true;
 done:
-    free(keys);
     free(machine);
     return st;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-static void clear_work(ct_work *work)
+/* The cells of one model have one key each; two folders with the same weights would have the same. */
+static ct_status check_other_weights(execution *e, const ct_work *work, ct_err *err)
 {
-    for (size_t i = 0; work->prompts && i < work->grid.n_points; i++) {
-        ct_niah_request_clear(&work->prompts[i].request);
-        free(work->prompts[i].error);
+    const ct_study_model *models = e->study->models;
+    snprintf(e->models[work->at].weights, CT_HASH_HEX, "%s", work->info->weights_hash);
+    snprintf(e->models[work->at].tokenizer, CT_HASH_HEX, "%s", ct_tokenizer_hash(work->tokenizer));
+    for (size_t i = 0; i < work->at; i++)
+        if (strcmp(e->models[i].weights, e->models[work->at].weights) == 0 &&
+            strcmp(e->models[i].tokenizer, e->models[work->at].tokenizer) == 0)
+            return ct_fail(err, CT_ERR_VALUE,
+                           "model: expected different weights, got the same in %s and %s (%s, line "
+                           "%d)",
+                           models[i].name, models[work->at].name, e->study->path,
+                           models[work->at].line);
+    return CT_OK;
+}
+
+/* Whether the model is to be run. */
+static bool is_chosen(const execution *e, size_t m)
+{
+    const char *only = e->options->only_model;
+    return !only || strcmp(only, e->study->models[m].name) == 0;
+}
+
+static ct_status check_chosen(const execution *e, ct_err *err)
+{
+    const char *names[CT_STUDY_MAX_MODELS];
+    size_t n = e->study->n_models;
+    for (size_t m = 0; m < n; m++) {
+        if (is_chosen(e, m)) return CT_OK;
+        names[m] = e->study->models[m].name;
     }
-    free(work->prompts);
-    free(work->keys);
-    free(work->records);
-    free(work->recordings);
-    ct_store_close(work->store);
-    ct_model_close(work->model);
-    ct_tokenizer_close(work->tokenizer);
-    ct_grid_clear(&work->grid);
+    const char *near = ct_nearest(e->options->only_model, names, n);
+    return ct_fail(err, CT_ERR_USAGE, "--model: expected a model of the study%s%s, got %s (%s)",
+                   near ? ", such as " : "", near ? near : "", e->options->only_model,
+                   e->study->path);
+}
+
+/* Finds what would make all cells of a model fail, before the first cell of any model is run. On the
+ * CPU, whose models are mapped files: another device would take in all weights for it. */
+static ct_status check_models(const execution *e, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_run_options options = *e->options;
+    options.device = NULL;
+    for (size_t m = 0; e->study->n_models > 1 && m < e->study->n_models && st == CT_OK; m++) {
+        if (!is_chosen(e, m)) continue;
+        ct_work work = {.study = e->study, .at = m, .options = &options};
+        st = ct_work_open(&work, err);
+        ct_work_clear(&work);
+    }
+    return st;
+}
+
+static ct_status run_model(execution *e, size_t at, ct_err *err)
+{
+    ct_status st;
+    ct_work work = {.study = e->study,
+                    .at = at,
+                    .options = e->options,
+                    .result = e->result,
+                    .begin_ms = ct_now_ms(),
+                    .run_begin_ms = e->begin_ms,
+                    .tokens = e->tokens,
+                    .recordings = e->recordings,
+                    .limit = e->limit};
+    todo left = {0};
+    ct_plan plan = {0};
+    bool begun = false;
+    int64_t recordings = e->result->recordings;
+    CT_TRY(ct_work_open(&work, err));
+    CT_TRY(ct_work_identify(&work, err));
+    CT_TRY(check_other_weights(e, &work, err));
+    if (!e->opened) CT_TRY(open_store(e, err)); /* a study that cannot run leaves no folder */
+    e->opened = true;
+    work.store = e->store;
+    CT_TRY(find_todo(&work, &left, err));
+    e->limit = work.limit;
+    e->later -= (int64_t)work.grid.n_cells;
+    work.later = e->later < e->limit ? e->later : e->limit;
+    CT_TRY(make_plan(&work, &left, &plan, err));
+    if (e->options->dry_run) goto done;
+    if (e->result->recordings > recordings) CT_TRY(ct_dir_make(e->recordings, err));
+    CT_TRY(begin(e, &work, left.n_items + left.n_refused > 0, &begun, err));
+    if (left.n_items + left.n_refused > 0)
+        CT_TRY(ct_work_execute(&work, &plan, left.refused, left.n_refused, err));
+done:
+    if (begun) {
+        const char *how = st == CT_OK                ? "done"
+                          : st == CT_ERR_INTERRUPTED ? "interrupted"
+                                                     : "failed";
+        ct_err late = {0};
+        ct_status ended = ct_store_end(work.store, how, ct_now_ms() - work.begin_ms, &late);
+        if (st == CT_OK && ended != CT_OK) {
+            st = ended;
+            *err = late;
+        }
+    }
+    e->tokens = work.tokens;
+    ct_plan_clear(&plan);
+    clear_todo(&left);
+    ct_work_clear(&work);
+    return st;
+}
+
+/* How many cells, prompts and versions there are to run, of all models together. */
+static ct_status count_grids(const execution *e, ct_run_result *result, ct_err *err)
+{
+    ct_status st = CT_OK;
+    for (size_t m = 0; m < e->study->n_models && st == CT_OK; m++) {
+        ct_grid grid;
+        if (!is_chosen(e, m)) continue;
+        st = ct_grid_new(e->study, m, &grid, err);
+        if (st != CT_OK) break;
+        result->cells += (int64_t)grid.n_cells;
+        result->prompts += (int64_t)grid.n_points;
+        result->versions += (int64_t)grid.n_versions;
+        ct_grid_clear(&grid);
+    }
+    return st;
 }
 
 ct_status ct_run_study(const ct_study *study, const ct_run_options *options, ct_run_result *result,
@@ -402,56 +423,30 @@ ct_status ct_run_study(const ct_study *study, const ct_run_options *options, ct_
     ct_err own = {0};
     if (!err) err = &own;
     *result = (ct_run_result){0};
-    ct_work work = {.study = study, .options = options, .result = result, .begin_ms = ct_now_ms()};
-    todo left = {0};
-    ct_plan plan = {0};
-    bool begun = false;
-    char *dir = options->out_dir ? ct_strdup(options->out_dir, err)
-                                 : ct_path_join("runs", study->name, err);
-    if (!dir) {
+    execution e = {.study = study,
+                   .options = options,
+                   .result = result,
+                   .begin_ms = ct_now_ms(),
+                   .limit = options->limit > 0 ? options->limit : INT64_MAX,
+                   .dir = options->out_dir ? ct_strdup(options->out_dir, err)
+                                           : ct_path_join("runs", study->name, err)};
+    if (e.dir) e.recordings = ct_path_join(e.dir, "recordings", err);
+    if (!e.recordings) {
         st = CT_ERR_MEMORY;
         goto done;
     }
-    CT_TRY(ct_grid_new(study, &work.grid, err));
-    result->cells = (int64_t)work.grid.n_cells;
-    result->prompts = (int64_t)work.grid.n_points;
-    result->versions = (int64_t)work.grid.n_versions;
-    CT_TRY(open_model(&work, err));
-    CT_TRY(choose_semantics(&work, err));
-    CT_TRY(check_heads(&work, err));
-    CT_TRY(build_prompts(&work, err));
-    CT_TRY(make_keys(&work, err));
-    CT_TRY(ct_work_choose_records(&work, err));
-    work.recordings = ct_path_join(dir, "recordings", err);
-    if (!work.recordings) {
-        st = CT_ERR_MEMORY;
-        goto done;
-    }
-    CT_TRY(open_store(&work, dir, err));
-    CT_TRY(find_todo(&work, &left, err));
-    CT_TRY(make_plan(&work, &left, &plan, err));
-    if (options->dry_run) goto done;
-    if (result->recordings > 0) CT_TRY(ct_dir_make(work.recordings, err));
-    CT_TRY(begin(&work, left.n_items + left.n_refused > 0, &begun, err));
-    if (left.n_items + left.n_refused > 0)
-        CT_TRY(ct_work_execute(&work, &plan, left.refused, left.n_refused, err));
+    CT_TRY(check_chosen(&e, err));
+    CT_TRY(count_grids(&e, result, err));
+    e.later = result->cells;
+    CT_TRY(check_models(&e, err));
+    for (size_t m = 0; m < study->n_models; m++)
+        if (is_chosen(&e, m)) CT_TRY(run_model(&e, m, err));
 done:
-    result->left -= result->done + result->failed;
-    result->wall_ms = ct_now_ms() - work.begin_ms;
-    if (begun) {
-        const char *how = st == CT_OK                ? "done"
-                          : st == CT_ERR_INTERRUPTED ? "interrupted"
-                                                     : "failed";
-        ct_err late = {0};
-        ct_status ended = ct_store_end(work.store, how, result->wall_ms, &late);
-        if (st == CT_OK && ended != CT_OK) {
-            st = ended;
-            *err = late;
-        }
-    }
-    ct_plan_clear(&plan);
-    clear_todo(&left);
-    free(dir);
-    clear_work(&work);
+    /* Of models that were not come to, all cells count as left. */
+    result->left = result->cells - result->stored - result->done - result->failed;
+    result->wall_ms = ct_now_ms() - e.begin_ms;
+    ct_store_close(e.store);
+    free(e.dir);
+    free(e.recordings);
     return st;
 }

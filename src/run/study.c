@@ -13,157 +13,12 @@
 #include "base/buf.h"
 #include "base/hash.h"
 #include "io/file.h"
-#include "task/grid.h"
+#include "run/study_lists.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
 static const char *const figure_names[] = {"accuracy_by_heads", "accuracy_by_weights",
                                            "retrieval_map"};
-
-/* ---- lists of numbers ------------------------------------------------------------------------ */
-
-int ct_compare_int64(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* A value twice would be the same cells twice. */
-static ct_status check_distinct(const ct_yaml *y, const ct_yaml_node *node, const char *what,
-                                const int64_t *values, size_t n, ct_err *err)
-{
-    int64_t *sorted = malloc(n * sizeof *sorted);
-    if (!sorted) return ct_fail_memory(err, what, n * sizeof *sorted);
-    memcpy(sorted, values, n * sizeof *sorted);
-    qsort(sorted, n, sizeof *sorted, ct_compare_int64);
-    ct_status st = CT_OK;
-    for (size_t i = 1; i < n && st == CT_OK; i++)
-        if (sorted[i] == sorted[i - 1])
-            st = ct_fail(err, CT_ERR_VALUE,
-                         "%s: expected each value once, got %lld twice (%s, line %d)", what,
-                         (long long)sorted[i], y->where, node->line);
-    free(sorted);
-    return st;
-}
-
-/* from, to and how many numbers that gives; *step 0: evenly spread, rounded. */
-static ct_status read_range(const ct_yaml *y, const ct_yaml_node *node, const char *what,
-                            int64_t min, int64_t max, bool step_is_one, int64_t *from,
-                            int64_t *step, size_t *count, ct_err *err)
-{
-    static const char *const keys[] = {"from", "to", "count", "step"};
-    ct_status st;
-    const ct_yaml_node *value;
-    int64_t to, n;
-    CT_TRY(ct_yaml_check_keys(y, node, what, keys, COUNT(keys), err));
-    CT_TRY(ct_yaml_need(y, node, what, "from", &value, err));
-    CT_TRY(ct_yaml_int(y, value, what, min, max, from, err));
-    CT_TRY(ct_yaml_need(y, node, what, "to", &value, err));
-    CT_TRY(ct_yaml_int(y, value, what, min, max, &to, err));
-    if (to < *from) {
-        st = ct_yaml_fail(y, value, what, err, "`to` not below `from` (%lld)", (long long)*from);
-        goto done;
-    }
-    const ct_yaml_node *count_node = ct_yaml_get(node, "count");
-    const ct_yaml_node *step_node = ct_yaml_get(node, "step");
-    if ((count_node && step_node) || (!count_node && !step_node && !step_is_one)) {
-        st = ct_yaml_fail(y, node, what, err, "either `count` or `step` beside `from` and `to`");
-    } else if (count_node) {
-        /* More numbers than there are between the ends would repeat some. One alone must be both.
-         */
-        CT_TRY(ct_yaml_int(y, count_node, what, to > *from ? 2 : 1, to - *from + 1, &n, err));
-        *count = (size_t)n;
-        *step = 0;
-    } else {
-        *step = 1;
-        if (step_node) CT_TRY(ct_yaml_int(y, step_node, what, 1, INT32_MAX, step, err));
-        *count = (size_t)((to - *from) / *step + 1);
-    }
-done:
-    return st;
-}
-
-/* A number, a list of numbers, or a range. With `expand` false only the count is found (and every
- * value checked); with it true the values are made, the caller having seen that they are not too
- * many. */
-static ct_status read_axis(const ct_yaml *y, const ct_yaml_node *node, const char *what,
-                           int64_t min, int64_t max, bool step_is_one, bool expand,
-                           ct_study_axis *out, ct_err *err)
-{
-    ct_status st = CT_OK;
-    int64_t from = 0, to = 0, step = 0;
-    out->line = node->line;
-    if (node->kind == CT_YAML_MAP) {
-        CT_TRY(read_range(y, node, what, min, max, step_is_one, &from, &step, &out->count, err));
-        if (!expand) return CT_OK;
-        if (out->count > CT_STUDY_MAX_CELLS) /* an axis of no cell: all entries have their own */
-            return ct_yaml_fail(y, node, what, err, "at most %d values", CT_STUDY_MAX_CELLS);
-        if (step == 0) {
-            CT_TRY(ct_yaml_int(y, ct_yaml_get(node, "to"), what, min, max, &to, err));
-            return ct_grid_linspace(from, to, (int64_t)out->count, what, &out->values, err);
-        }
-        out->values = malloc(out->count * sizeof *out->values);
-        if (!out->values) return ct_fail_memory(err, what, out->count * sizeof *out->values);
-        for (size_t i = 0; i < out->count; i++) out->values[i] = from + (int64_t)i * step;
-        return CT_OK;
-    }
-    out->count = node->kind == CT_YAML_LIST ? node->count : 1;
-    if (out->count == 0) return ct_yaml_fail(y, node, what, err, "at least one value");
-    out->values = malloc(out->count * sizeof *out->values);
-    if (!out->values) return ct_fail_memory(err, what, out->count * sizeof *out->values);
-    const ct_yaml_node *item = node->kind == CT_YAML_LIST ? node->first : node;
-    for (size_t i = 0; i < out->count; i++, item = item->next)
-        CT_TRY(ct_yaml_int(y, item, what, min, max, &out->values[i], err));
-    CT_TRY(check_distinct(y, node, what, out->values, out->count, err));
-done:
-    if (!expand || st != CT_OK) {
-        free(out->values);
-        out->values = NULL;
-    }
-    return st;
-}
-
-/* ---- lists of words -------------------------------------------------------------------------- */
-
-/* Adds where the value stands to an error of a parser that does not know the file. */
-static ct_status at_line(const ct_yaml *y, int line, ct_status st, ct_err *err)
-{
-    if (st == CT_OK || !err) return st;
-    char old[CT_ERR_TEXT_MAX];
-    snprintf(old, sizeof old, "%s", err->text);
-    return ct_fail(err, st, "%s (%s, line %d)", old, y->where, line);
-}
-
-/* One word or a list of them, each parsed by parse into out[i] of size item bytes. */
-static ct_status read_words(const ct_yaml *y, const ct_yaml_node *node, const char *what,
-                            ct_status (*parse)(const char *, const char *, void *, ct_err *),
-                            void *out, size_t item, size_t max, size_t *count, ct_err *err)
-{
-    ct_status st = CT_OK;
-    bool list = node->kind == CT_YAML_LIST;
-    if (list && node->count == 0) return ct_yaml_fail(y, node, what, err, "at least one word");
-    *count = 0;
-    for (const ct_yaml_node *n = list ? node->first : node; n; n = list ? n->next : NULL) {
-        const char *word;
-        char *slot = (char *)out + *count * item;
-        CT_TRY(ct_yaml_text(y, n, what, &word, err));
-        /* There are `max` words in all, so that a longer list has one of them twice. */
-        if (*count == max) {
-            st = ct_yaml_fail(y, n, what, err, "each word once");
-            goto done;
-        }
-        memset(slot, 0, item);
-        CT_TRY(at_line(y, n->line, parse(word, what, slot, err), err));
-        for (size_t i = 0; i < *count; i++)
-            if (memcmp((char *)out + i * item, slot, item) == 0) {
-                st = ct_yaml_fail(y, n, what, err, "each word once");
-                goto done;
-            }
-        ++*count;
-    }
-done:
-    return st;
-}
 
 static ct_status parse_metric(const char *word, const char *what, void *out, ct_err *err)
 {
@@ -198,6 +53,71 @@ static ct_status read_name(ct_study *s, const ct_yaml_node *node, ct_err *err)
     if (good == n && n <= 100 && s->name[0] != '.' && s->name[0] != '-') return CT_OK;
     return ct_yaml_fail(&s->yaml, node, "study", err,
                         "a name of at most 100 letters, digits, '.', '_' and '-', for a folder");
+}
+
+static ct_status read_models(ct_study *s, const ct_yaml_node *node, ct_err *err)
+{
+    const ct_yaml *y = &s->yaml;
+    ct_status st = CT_OK;
+    bool list = node->kind == CT_YAML_LIST;
+    if (list && (node->count == 0 || node->count > CT_STUDY_MAX_MODELS))
+        return ct_yaml_fail(y, node, "model", err, "1 to %d models", CT_STUDY_MAX_MODELS);
+    for (const ct_yaml_node *n = list ? node->first : node; n; n = list ? n->next : NULL) {
+        const char *name;
+        CT_TRY(ct_yaml_text(y, n, "model", &name, err));
+        for (size_t i = 0; i < s->n_models; i++)
+            if (strcmp(name, s->models[i].name) == 0) {
+                st = ct_yaml_fail(y, n, "model", err, "each model once");
+                goto done;
+            }
+        s->models[s->n_models++] = (ct_study_model){.name = name, .line = n->line};
+    }
+done:
+    return st;
+}
+
+/* The models' names, for errors and for keys that name one. */
+static size_t model_names(const ct_study *s, const char *names[CT_STUDY_MAX_MODELS])
+{
+    for (size_t i = 0; i < s->n_models; i++) names[i] = s->models[i].name;
+    return s->n_models;
+}
+
+/* Which models a part of the study is for. */
+static ct_status read_for_models(const ct_study *s, const ct_yaml_node *node, const char *what,
+                                 uint32_t *out, ct_err *err)
+{
+    const char *names[CT_STUDY_MAX_MODELS];
+    size_t n = model_names(s, names);
+    return ct_study_read_choices(&s->yaml, node, what, names, n, out, err);
+}
+
+static ct_status read_one_template(const ct_study *s, const ct_yaml_node *node,
+                                   ct_niah_template *out, ct_err *err)
+{
+    const char *word;
+    ct_status st = ct_yaml_text(&s->yaml, node, "task.niah.template", &word, err);
+    if (st != CT_OK) return st;
+    *out = strcmp(word, "instruct") == 0 ? CT_NIAH_INSTRUCT : CT_NIAH_BASE;
+    if (*out == CT_NIAH_INSTRUCT || strcmp(word, "base") == 0) return CT_OK;
+    return ct_yaml_fail(&s->yaml, node, "task.niah.template", err, "base or instruct");
+}
+
+/* One for all models, or a map of those that have another one than `base`. */
+static ct_status read_template(ct_study *s, const ct_yaml_node *node, ct_err *err)
+{
+    const char *names[CT_STUDY_MAX_MODELS];
+    const ct_yaml_node *value;
+    ct_status st = CT_OK;
+    if (node->kind == CT_YAML_MAP)
+        CT_TRY(ct_yaml_check_keys(&s->yaml, node, "task.niah.template", names,
+                                  model_names(s, names), err));
+    for (size_t i = 0; i < s->n_models; i++) {
+        value = node->kind == CT_YAML_MAP ? ct_yaml_get(node, s->models[i].name) : node;
+        if (value) CT_TRY(read_one_template(s, value, &s->models[i].template_kind, err));
+    }
+done:
+    return st;
 }
 
 static ct_status read_keywords(ct_study *s, const ct_yaml_node *list, ct_err *err)
@@ -250,20 +170,19 @@ done:
 static ct_status read_lengths(const ct_yaml *y, const ct_yaml_node *node, const char *what,
                               bool expand, ct_study_axis *out, ct_err *err)
 {
-    return read_axis(y, node, what, 1, CT_STUDY_MAX_LENGTH, false, expand, out, err);
+    return ct_study_read_axis(y, node, what, 1, CT_STUDY_MAX_LENGTH, false, expand, out, err);
 }
 
 static ct_status read_depths(const ct_yaml *y, const ct_yaml_node *node, const char *what,
                              bool expand, ct_study_axis *out, ct_err *err)
 {
-    return read_axis(y, node, what, 0, 100, false, expand, out, err);
+    return ct_study_read_axis(y, node, what, 0, 100, false, expand, out, err);
 }
 
 static ct_status read_niah(ct_study *s, const ct_yaml_node *niah, ct_err *err)
 {
     static const char *const keys[] = {"haystack", "needle", "question", "template", "read_twice",
                                        "lengths",  "depths", "scoring",  "keywords", "buffer"};
-    static const char *const templates[] = {"base", "instruct"};
     const ct_yaml *y = &s->yaml;
     const ct_yaml_node *value;
     const char *word;
@@ -279,28 +198,23 @@ static ct_status read_niah(ct_study *s, const ct_yaml_node *niah, ct_err *err)
     CT_TRY(read_lengths(y, value, "task.niah.lengths", false, &s->lengths, err));
     CT_TRY(ct_yaml_need(y, niah, "task.niah", "depths", &value, err));
     CT_TRY(read_depths(y, value, "task.niah.depths", false, &s->depths, err));
-    if ((value = ct_yaml_get(niah, "template"))) {
-        CT_TRY(ct_yaml_text(y, value, "task.niah.template", &word, err));
-        if (strcmp(word, templates[1]) == 0) s->template_kind = CT_NIAH_INSTRUCT;
-        else if (strcmp(word, templates[0]) != 0) {
-            st = ct_yaml_fail(y, value, "task.niah.template", err, "base or instruct");
-            goto done;
-        }
-    }
+    if ((value = ct_yaml_get(niah, "template"))) CT_TRY(read_template(s, value, err));
     if ((value = ct_yaml_get(niah, "read_twice")))
-        CT_TRY(ct_yaml_bool(y, value, "task.niah.read_twice", &s->read_twice, err));
+        CT_TRY(ct_study_read_bools(y, value, "task.niah.read_twice", s->read_twice, &s->n_readings,
+                                   err));
     if ((value = ct_yaml_get(niah, "buffer")))
         CT_TRY(ct_yaml_int(y, value, "task.niah.buffer", 0, CT_STUDY_MAX_LENGTH, &s->buffer, err));
     s->scoring_line = niah->line;
     if ((value = ct_yaml_get(niah, "scoring"))) {
         s->scoring_line = value->line;
         CT_TRY(ct_yaml_text(y, value, "task.niah.scoring", &word, err));
-        CT_TRY(at_line(y, value->line,
-                       ct_scoring_parse(word, "task.niah.scoring", &s->scoring, err), err));
+        CT_TRY(ct_study_at_line(
+            y, value->line, ct_scoring_parse(word, "task.niah.scoring", &s->scoring, err), err));
     }
     if ((value = ct_yaml_get(niah, "keywords"))) CT_TRY(read_keywords(s, value, err));
-    CT_TRY(at_line(y, s->scoring_line,
-                   ct_score_check(s->scoring, s->keywords, s->n_keywords, s->needle, err), err));
+    CT_TRY(ct_study_at_line(y, s->scoring_line,
+                            ct_score_check(s->scoring, s->keywords, s->n_keywords, s->needle, err),
+                            err));
 done:
     return st;
 }
@@ -322,30 +236,40 @@ done:
     return st;
 }
 
-/* The options are only checked for their names and values here: what `reference` means depends on
- * the model's family. */
+static ct_status read_semantics_base(ct_study *s, const ct_yaml_node *node, const char *what,
+                                     const char *choices, ct_err *err)
+{
+    ct_status st = ct_yaml_text(&s->yaml, node, what, &s->semantics, err);
+    if (st != CT_OK || strcmp(s->semantics, "paper") == 0 || strcmp(s->semantics, "reference") == 0)
+        return st;
+    return ct_yaml_fail(&s->yaml, node, what, err, "%s", choices);
+}
+
+/* One for all, or single options that differ from the one that `base` names. The options are only
+ * checked for their names and values here: what `reference` means depends on the model's family. */
 static ct_status read_semantics(ct_study *s, const ct_yaml_node *node, ct_err *err)
 {
     const ct_yaml *y = &s->yaml;
     ct_status st = CT_OK;
-    if (node->kind == CT_YAML_SCALAR) {
-        CT_TRY(ct_yaml_text(y, node, "semantics", &s->semantics, err));
-        if (strcmp(s->semantics, "paper") != 0 && strcmp(s->semantics, "reference") != 0)
-            st = ct_yaml_fail(y, node, "semantics", err, "paper, reference, or single options");
-        return st;
-    }
+    if (node->kind == CT_YAML_SCALAR)
+        return read_semantics_base(s, node, "semantics", "paper, reference, or single options",
+                                   err);
     if (node->kind == CT_YAML_LIST || node->count == 0)
         return ct_yaml_fail(y, node, "semantics", err, "paper, reference, or single options");
     s->options = calloc(node->count, sizeof *s->options);
     if (!s->options) return ct_fail_memory(err, "semantics", node->count * sizeof *s->options);
     ct_semantics scratch = {0};
     for (const ct_yaml_node *n = node->first; n; n = n->next) {
+        if (strcmp(n->name, "base") == 0) {
+            CT_TRY(read_semantics_base(s, n, "semantics.base", "paper or reference", err));
+            continue;
+        }
         ct_study_option *option = &s->options[s->n_options++];
         option->key = n->name;
         option->line = n->line;
         CT_TRY(ct_yaml_text(y, n, "semantics", &option->value, err));
-        CT_TRY(
-            at_line(y, n->line, ct_semantics_set(&scratch, option->key, option->value, err), err));
+        CT_TRY(ct_study_at_line(y, n->line,
+                                ct_semantics_set(&scratch, option->key, option->value, err), err));
     }
 done:
     return st;
@@ -379,17 +303,18 @@ static ct_status read_heads(ct_study *s, const ct_yaml_node *heads, bool expand,
     e->selects_heads = true;
     CT_TRY(ct_yaml_check_keys(y, heads, "heads", keys, COUNT(keys), err));
     CT_TRY(ct_yaml_need(y, heads, "heads", "keep", &value, err));
-    CT_TRY(read_axis(y, value, "heads.keep", 0, 65536, true, expand, &e->keep, err));
+    CT_TRY(ct_study_read_axis(y, value, "heads.keep", 0, 65536, true, expand, &e->keep, err));
     CT_TRY(ct_yaml_need(y, heads, "heads", "metric", &value, err));
-    CT_TRY(read_words(y, value, "heads.metric", parse_metric, e->metrics, sizeof *e->metrics,
-                      CT_STUDY_MAX_METRICS, &e->n_metrics, err));
+    CT_TRY(ct_study_read_words(y, value, "heads.metric", parse_metric, e->metrics,
+                               sizeof *e->metrics, CT_STUDY_MAX_METRICS, &e->n_metrics, err));
     CT_TRY(ct_yaml_need(y, heads, "heads", "stages", &value, err));
-    CT_TRY(read_words(y, value, "heads.stages", parse_stages, e->stages, sizeof *e->stages,
-                      CT_STUDY_MAX_STAGES, &e->n_stages, err));
+    CT_TRY(ct_study_read_words(y, value, "heads.stages", parse_stages, e->stages, sizeof *e->stages,
+                               CT_STUDY_MAX_STAGES, &e->n_stages, err));
     bool random = false;
     for (size_t i = 0; i < e->n_metrics; i++) random |= e->metrics[i] == CT_METRIC_RANDOM;
     if ((value = ct_yaml_get(heads, "seed"))) {
-        CT_TRY(read_axis(y, value, "heads.seed", 0, INT32_MAX, true, expand, &e->seeds, err));
+        CT_TRY(
+            ct_study_read_axis(y, value, "heads.seed", 0, INT32_MAX, true, expand, &e->seeds, err));
         if (!random)
             st = ct_yaml_fail(y, value, "heads.seed", err, "no seed, since no metric is random");
     }
@@ -400,7 +325,7 @@ done:
 static ct_status read_entry(ct_study *s, const ct_yaml_node *node, bool expand, ct_study_entry *e,
                             ct_err *err)
 {
-    static const char *const keys[] = {"heads", "weights", "prompts"};
+    static const char *const keys[] = {"heads", "weights", "prompts", "models"};
     static const char *const stages[CT_STAGE_COUNT] = {
         [CT_STAGE_PREFILL] = "prefill", [CT_STAGE_GENERATION] = "generation"};
     static const char *const axes[] = {"lengths", "depths"};
@@ -408,6 +333,7 @@ static ct_status read_entry(ct_study *s, const ct_yaml_node *node, bool expand, 
     const ct_yaml_node *value, *part;
     ct_status st;
     e->line = node->line;
+    e->models = UINT32_MAX;
     for (int stage = 0; stage < CT_STAGE_COUNT; stage++) e->n_modes[stage] = 1; /* keep */
     CT_TRY(ct_yaml_check_keys(y, node, "interventions", keys, COUNT(keys), err));
     if (!ct_yaml_get(node, "heads") && !ct_yaml_get(node, "weights")) {
@@ -426,10 +352,12 @@ static ct_status read_entry(ct_study *s, const ct_yaml_node *node, bool expand, 
         }
         for (int stage = 0; stage < CT_STAGE_COUNT; stage++)
             if ((part = ct_yaml_get(value, stages[stage])))
-                CT_TRY(read_words(y, part, "weights", parse_mode, e->modes[stage],
-                                  sizeof *e->modes[stage], CT_STUDY_MAX_MODES, &e->n_modes[stage],
-                                  err));
+                CT_TRY(ct_study_read_words(y, part, "weights", parse_mode, e->modes[stage],
+                                           sizeof *e->modes[stage], CT_STUDY_MAX_MODES,
+                                           &e->n_modes[stage], err));
     }
+    if ((value = ct_yaml_get(node, "models")))
+        CT_TRY(read_for_models(s, value, "interventions.models", &e->models, err));
     if ((value = ct_yaml_get(node, "prompts"))) {
         CT_TRY(ct_yaml_check_keys(y, value, "prompts", axes, COUNT(axes), err));
         if ((part = ct_yaml_get(value, "lengths")))
@@ -448,8 +376,8 @@ static ct_status parse_what(const char *word, const char *what, void *out, ct_er
 
 static ct_status read_record(ct_study *s, const ct_yaml_node *node, ct_err *err)
 {
-    static const char *const keys[] = {"what",    "stages", "steps",         "layers",
-                                       "lengths", "depths", "interventions", "limit_mib"};
+    static const char *const keys[] = {"what",   "stages",        "steps",     "layers", "lengths",
+                                       "depths", "interventions", "limit_mib", "models"};
     enum { WORDS = 3, MIB = 20, MAX_MIB = 1 << 30 };
     ct_study_record *r = &s->record;
     const ct_yaml *y = &s->yaml;
@@ -462,20 +390,25 @@ static ct_status read_record(ct_study *s, const ct_yaml_node *node, ct_err *err)
     r->line = node->line;
     r->limit = CT_RECORD_DEFAULT_LIMIT;
     r->stages[CT_STAGE_GENERATION] = true;
+    r->models = UINT32_MAX;
+    if ((value = ct_yaml_get(node, "models")))
+        CT_TRY(read_for_models(s, value, "record.models", &r->models, err));
     CT_TRY(ct_yaml_need(y, node, "record", "what", &value, err));
-    CT_TRY(read_words(y, value, "record.what", parse_what, what, sizeof *what, WORDS, &n, err));
+    CT_TRY(ct_study_read_words(y, value, "record.what", parse_what, what, sizeof *what, WORDS, &n,
+                               err));
     for (size_t i = 0; i < n; i++) r->what |= what[i];
     if ((value = ct_yaml_get(node, "stages"))) {
         CT_TRY(ct_yaml_text(y, value, "record.stages", &word, err));
-        CT_TRY(at_line(y, value->line, parse_stages(word, "record.stages", r->stages, err), err));
+        CT_TRY(ct_study_at_line(y, value->line, parse_stages(word, "record.stages", r->stages, err),
+                                err));
     }
     if ((value = ct_yaml_get(node, "steps"))) {
         CT_TRY(ct_yaml_text(y, value, "record.steps", &word, err));
-        CT_TRY(at_line(y, value->line, ct_record_steps_parse(word, "record.steps", &r->steps, err),
-                       err));
+        CT_TRY(ct_study_at_line(y, value->line,
+                                ct_record_steps_parse(word, "record.steps", &r->steps, err), err));
     }
     if ((value = ct_yaml_get(node, "layers"))) {
-        CT_TRY(read_axis(y, value, "record.layers", 0, 4095, true, true, &r->layers, err));
+        CT_TRY(ct_study_read_axis(y, value, "record.layers", 0, 4095, true, true, &r->layers, err));
         qsort(r->layers.values, r->layers.count, sizeof *r->layers.values, ct_compare_int64);
     }
     if ((value = ct_yaml_get(node, "lengths")))
@@ -483,8 +416,8 @@ static ct_status read_record(ct_study *s, const ct_yaml_node *node, ct_err *err)
     if ((value = ct_yaml_get(node, "depths")))
         CT_TRY(read_depths(y, value, "record.depths", true, &r->depths, err));
     if ((value = ct_yaml_get(node, "interventions")))
-        CT_TRY(read_axis(y, value, "record.interventions", 1, (int64_t)s->n_entries, true, true,
-                         &r->entries, err));
+        CT_TRY(ct_study_read_axis(y, value, "record.interventions", 1, (int64_t)s->n_entries, true,
+                                  true, &r->entries, err));
     if ((value = ct_yaml_get(node, "limit_mib"))) {
         int64_t mib;
         CT_TRY(ct_yaml_int(y, value, "record.limit_mib", 1, MAX_MIB, &mib, err));
@@ -532,6 +465,11 @@ const ct_study_axis *ct_study_depths(const ct_study *study, const ct_study_entry
     return entry->depths.count ? &entry->depths : &study->depths;
 }
 
+bool ct_study_has_model(uint32_t models, size_t model)
+{
+    return models & UINT32_C(1) << model;
+}
+
 /* Cells of an entry; a double, since it only has to be right where it is small or printed. */
 static double count_cells(const ct_study *s, const ct_study_entry *e)
 {
@@ -543,7 +481,10 @@ static double count_cells(const ct_study *s, const ct_study_entry *e)
                 e->metrics[i] == CT_METRIC_RANDOM && e->seeds.count ? (double)e->seeds.count : 1;
         versions *= selections * (double)e->keep.count * (double)e->n_stages;
     }
-    return versions * (double)ct_study_lengths(s, e)->count * (double)ct_study_depths(s, e)->count;
+    double models = 0;
+    for (size_t m = 0; m < s->n_models; m++) models += ct_study_has_model(e->models, m);
+    return versions * models * (double)s->n_readings * (double)ct_study_lengths(s, e)->count *
+           (double)ct_study_depths(s, e)->count;
 }
 
 /* Reads all entries; with `expand`, also their lists. */
@@ -553,6 +494,7 @@ static ct_status read_entries(ct_study *s, const ct_yaml_node *list, bool expand
     if (!list) { /* one version without intervention */
         for (int stage = 0; stage < CT_STAGE_COUNT; stage++) s->entries[0].n_modes[stage] = 1;
         s->entries[0].line = s->yaml.root->line;
+        s->entries[0].models = UINT32_MAX;
         return CT_OK;
     }
     size_t i = 0;
@@ -560,6 +502,21 @@ static ct_status read_entries(ct_study *s, const ct_yaml_node *list, bool expand
         CT_TRY(read_entry(s, n, expand, &s->entries[i++], err));
 done:
     return st;
+}
+
+/* A model that no entry is for would only look as if it were run. */
+static ct_status check_models_used(const ct_study *s, ct_err *err)
+{
+    for (size_t m = 0; m < s->n_models; m++) {
+        size_t i = 0;
+        while (i < s->n_entries && !ct_study_has_model(s->entries[i].models, m)) i++;
+        if (i == s->n_entries)
+            return ct_fail(err, CT_ERR_VALUE,
+                           "interventions: expected an entry for each model, got none for %s (%s, "
+                           "line %d)",
+                           s->models[m].name, s->yaml.where, s->models[m].line);
+    }
+    return CT_OK;
 }
 
 static ct_status read_study(ct_study *s, ct_err *err)
@@ -575,8 +532,7 @@ static ct_status read_study(ct_study *s, ct_err *err)
     CT_TRY(ct_yaml_need(y, root, "study", "study", &value, err));
     CT_TRY(read_name(s, value, err));
     CT_TRY(ct_yaml_need(y, root, "study", "model", &value, err));
-    CT_TRY(ct_yaml_text(y, value, "model", &s->model, err));
-    s->model_line = value->line;
+    CT_TRY(read_models(s, value, err));
     CT_TRY(ct_yaml_need(y, root, "study", "task", &value, err));
     CT_TRY(ct_yaml_check_keys(y, value, "task", tasks, COUNT(tasks), err));
     CT_TRY(ct_yaml_need(y, value, "task", "niah", &niah, err));
@@ -601,6 +557,7 @@ static ct_status read_study(ct_study *s, ct_err *err)
         goto done;
     }
     CT_TRY(read_entries(s, list, false, err));
+    CT_TRY(check_models_used(s, err));
     double cells = 0;
     for (size_t i = 0; i < s->n_entries; i++) cells += count_cells(s, &s->entries[i]);
     if (cells > CT_STUDY_MAX_CELLS) {
@@ -626,6 +583,7 @@ ct_status ct_study_parse_bytes(const char *bytes, size_t size, const char *path,
     ct_study *s = calloc(1, sizeof *s);
     if (!s) return ct_fail_memory(err, path, sizeof *s);
     s->buffer = 200;
+    s->n_readings = 1; /* once */
     s->max_new_tokens = 40;
     s->semantics = "paper";
     const char *slash = strrchr(path, '/');

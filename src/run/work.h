@@ -1,7 +1,7 @@
-/* work.h - what one execution of a study holds, shared by the files of run/.
+/* work.h - what the run of one model of a study holds, shared by the files of run/.
  *
- * Owns the step from a cell of the grid to a request of the engine, and the cell's key. run.c makes
- * it, plan.c arranges it, execute.c runs it.
+ * Owns the step from a cell of the grid to a request of the engine, and the cell's key. prepare.c
+ * fills it, plan.c arranges it, execute.c runs it; run.c makes one for each model, one after another.
  */
 #ifndef CT_RUN_WORK_H
 #define CT_RUN_WORK_H
@@ -25,21 +25,33 @@ typedef struct ct_prompt {
 
 typedef struct ct_work {
     const ct_study *study;
+    size_t at; /* the model's place in the study */
     const ct_run_options *options;
-    ct_run_result *result;
-    double begin_ms;
+    ct_run_result *result; /* of all models together */
+    int64_t limit;         /* cells that may still be run */
+    int64_t tokens;        /* computed so far, of all models */
+    int64_t later;         /* cells of models that come after this one, as far as they may be run */
+    bool hidden;           /* some stored cell of the study is not shown to readers yet */
+    double begin_ms, run_begin_ms; /* of this model, of all */
     ct_grid grid;
     ct_model *model;
     const ct_model_info *info;
     ct_tokenizer *tokenizer;
     ct_semantics semantics;
     char semantics_text[512];
-    ct_prompt *prompts;        /* by point */
-    char (*keys)[CT_HASH_HEX]; /* by cell */
-    ct_store *store;
+    ct_prompt *prompts;         /* by point */
+    char (*keys)[CT_HASH_HEX];  /* by cell */
+    ct_store *store;            /* borrowed; NULL: a dry run without one */
     ct_record_options *records; /* by cell, `what` 0 where nothing is recorded; NULL: none is */
-    char *recordings;           /* the folder of their files, in the run's */
+    const char *recordings;     /* borrowed; the folder of their files, in the run's */
 } ct_work;
+
+/* Fills the work of a model: its grid, the model, its prompts; and checks all that would make every
+ * cell fail, with the study's line. No weight is read yet. */
+ct_status ct_work_open(ct_work *work, ct_err *err) CT_CHECK;
+/* Hashes the weights, makes the cells' keys and says which of them are recorded. */
+ct_status ct_work_identify(ct_work *work, ct_err *err) CT_CHECK;
+void ct_work_clear(ct_work *work);
 
 /* The engine's request for a cell; prompt and spans are borrowed from the work. */
 void ct_work_request(const ct_work *work, uint32_t cell, ct_generate_request *out);
@@ -47,7 +59,9 @@ void ct_work_request(const ct_work *work, uint32_t cell, ct_generate_request *ou
 const char *ct_work_refusal(const ct_work *work, uint32_t cell);
 /* All that determines a cell's outcome, and its place in the grid, as text: what its key hashes. */
 ct_status ct_work_key_text(const ct_work *work, uint32_t cell, ct_buf *out, ct_err *err) CT_CHECK;
-/* Sets work->records from the study and the grid; CT_ERR_VALUE if `record` chooses no cell. */
+/* CT_ERR_VALUE if `record` chooses no cell of the model, or layers that have no attention. */
+ct_status ct_work_check_records(const ct_work *work, ct_err *err) CT_CHECK;
+/* Sets work->records from the study and the grid. */
 ct_status ct_work_choose_records(ct_work *work, ct_err *err) CT_CHECK;
 /* The path of a recorded cell's file, named by its key; the caller frees. NULL: out of memory. */
 char *ct_work_recording_path(const ct_work *work, uint32_t cell, ct_err *err);
@@ -69,7 +83,8 @@ typedef struct ct_refused {
 ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const ct_refused *refused,
                           size_t n_refused, ct_err *err) CT_CHECK;
 
-/* Bytes of memory that the machine has free (those of files in its cache are). */
+/* Bytes of memory that are free (those of files in the cache are): of the machine, or of the control
+ * group (a container) that this process is in, whichever has less. */
 int64_t ct_memory_free(void);
 /* CPU model, cores and kernel in one line. The caller frees; NULL if out of memory. */
 char *ct_machine(ct_err *err);

@@ -346,28 +346,31 @@ ct_status ct_store_end(ct_store *store, const char *how, double wall_ms, ct_err 
 }
 
 /* The provenance's texts in their columns' order. */
-ct_status ct_store_provenance(ct_store *store, ct_provenance *out, ct_err *err)
+ct_status ct_store_provenance(ct_store *store, size_t i, ct_provenance *out, ct_err *err)
 {
     if (!store->read_provenance) {
         ct_status st = prepare(store,
                                "SELECT version,commit_id,study,study_hash,study_text,figures,model,"
                                "weights_hash,tokenizer_hash,backend,compute,dtype,machine,flags,"
-                               "numerics_version,started_unix_ms FROM execution "
-                               "ORDER BY id DESC LIMIT 1",
+                               "numerics_version,started_unix_ms FROM execution WHERE id IN "
+                               "(SELECT max(id) FROM execution WHERE study_hash="
+                               "(SELECT study_hash FROM execution ORDER BY id DESC LIMIT 1) "
+                               "GROUP BY model) ORDER BY id LIMIT 1 OFFSET ?",
                                &store->read_provenance, err);
         if (st != CT_OK) return st;
     }
     sqlite3_stmt *stmt = store->read_provenance;
     sqlite3_reset(stmt);
+    sqlite3_bind_int64(stmt, 1, (int64_t)i);
     int code = sqlite3_step(stmt);
     if (code == SQLITE_DONE)
         return ct_fail(err, CT_ERR_NOT_FOUND, "%s: expected an execution, got none yet",
                        store->path);
     if (code != SQLITE_ROW) return fail_sql(store, code, "reading the provenance", err);
     const char *texts[PROVENANCE_TEXTS];
-    for (int i = 0; i < PROVENANCE_TEXTS; i++) {
-        texts[i] = (const char *)sqlite3_column_text(stmt, i);
-        if (!texts[i]) return fail_sql(store, SQLITE_NOMEM, "reading the provenance", err);
+    for (int t = 0; t < PROVENANCE_TEXTS; t++) {
+        texts[t] = (const char *)sqlite3_column_text(stmt, t);
+        if (!texts[t]) return fail_sql(store, SQLITE_NOMEM, "reading the provenance", err);
     }
     *out = (ct_provenance){
         .version = texts[0],
@@ -505,12 +508,12 @@ done:
 }
 
 ct_status ct_store_find(ct_store *store, const char *key, bool *found, ct_cell_status *status,
-                        ct_err *err)
+                        bool *current, ct_err *err)
 {
-    *found = false;
+    *found = *current = false;
     if (!store->find) {
         ct_status st =
-            prepare(store, "SELECT status='done' FROM cell WHERE key=?", &store->find, err);
+            prepare(store, "SELECT status='done',current FROM cell WHERE key=?", &store->find, err);
         if (st != CT_OK) return st;
     }
     bind_text(store->find, 1, key);
@@ -518,6 +521,7 @@ ct_status ct_store_find(ct_store *store, const char *key, bool *found, ct_cell_s
     if (code == SQLITE_ROW) {
         *found = true;
         *status = sqlite3_column_int(store->find, 0) ? CT_CELL_DONE : CT_CELL_FAILED;
+        *current = sqlite3_column_int(store->find, 1) != 0;
     }
     ct_status st = code == SQLITE_ROW || code == SQLITE_DONE
                        ? CT_OK
@@ -527,7 +531,21 @@ ct_status ct_store_find(ct_store *store, const char *key, bool *found, ct_cell_s
     return st;
 }
 
-ct_status ct_store_set_current(ct_store *store, const char *const *keys, size_t n, ct_err *err)
+/* Runs a statement whose one parameter is the model. */
+static ct_status exec_model(const ct_store *store, const char *sql, const char *model, ct_err *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    ct_status st = prepare(store, sql, &stmt, err);
+    if (st == CT_OK) {
+        bind_text(stmt, 1, model);
+        st = step_done(store, stmt, "marking the study's cells", err);
+    }
+    sqlite3_finalize(stmt);
+    return st;
+}
+
+ct_status ct_store_set_current(ct_store *store, const char *model, const char *const *keys,
+                               size_t n, ct_err *err)
 {
     ct_status st;
     sqlite3_stmt *insert = NULL;
@@ -544,10 +562,22 @@ ct_status ct_store_set_current(ct_store *store, const char *const *keys, size_t 
         CT_TRY(step_done(store, insert, "marking the study's cells", err));
     }
     /* Only rows that change are written. */
-    CT_TRY(exec(store,
-                "UPDATE cell SET current = NOT current"
-                " WHERE current <> (key IN (SELECT key FROM wanted)); DELETE FROM wanted",
-                "marking the study's cells", err));
+    if (model) {
+        CT_TRY(exec_model(store,
+                          "UPDATE cell SET model = ?1 WHERE model <> ?1"
+                          " AND key IN (SELECT key FROM wanted)",
+                          model, err));
+        CT_TRY(exec_model(store,
+                          "UPDATE cell SET current = NOT current WHERE model = ?1"
+                          " AND current <> (key IN (SELECT key FROM wanted))",
+                          model, err));
+    } else {
+        CT_TRY(exec(store,
+                    "UPDATE cell SET current = NOT current"
+                    " WHERE current <> (key IN (SELECT key FROM wanted))",
+                    "marking the study's cells", err));
+    }
+    CT_TRY(exec(store, "DELETE FROM wanted", "marking the study's cells", err));
     CT_TRY(exec(store, "COMMIT", "marking the study's cells", err));
 done:
     sqlite3_finalize(insert);
@@ -646,12 +676,13 @@ ct_status ct_store_each(ct_store *store, ct_cell_fn fn, void *user, ct_err *err)
     sqlite3_stmt *stmt = NULL;
     int32_t *ids = NULL;
     size_t capacity = 0;
-    CT_TRY(prepare(store,
-                   "SELECT " COLUMNS
-                   ",ifnull((SELECT p.text FROM prompt p WHERE p.hash=cell.prompt),'') FROM cell"
-                   " WHERE current ORDER BY model,stages,metric,weights_generation,weights_prefill,"
-                   "keep_heads,seed,length,depth,key",
-                   &stmt, err));
+    CT_TRY(prepare(
+        store,
+        "SELECT " COLUMNS
+        ",ifnull((SELECT p.text FROM prompt p WHERE p.hash=cell.prompt),'') FROM cell"
+        " WHERE current ORDER BY model,read_twice,stages,metric,weights_generation,weights_prefill,"
+        "keep_heads,seed,length,depth,key",
+        &stmt, err));
     int code;
     while ((code = sqlite3_step(stmt)) == SQLITE_ROW) {
         ct_cell cell = {0};

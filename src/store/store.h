@@ -81,24 +81,26 @@ ct_status ct_store_begin(ct_store *store, const ct_provenance *provenance, ct_er
  * ("killed") is marked so by the next ct_store_begin. */
 ct_status ct_store_end(ct_store *store, const char *how, double wall_ms, ct_err *err) CT_CHECK;
 
-/* Whether a cell is stored, and how it ended. */
+/* Whether a cell is stored, how it ended, and whether readers see it. */
 ct_status ct_store_find(ct_store *store, const char *key, bool *found, ct_cell_status *status,
-                        ct_err *err) CT_CHECK;
+                        bool *current, ct_err *err) CT_CHECK;
 /* Writes cells in one transaction, all or none; on disk when it returns. A failed cell of the same
  * key is replaced, a done one never. Text may be NULL and is then "". Needs ct_store_begin. */
 ct_status ct_store_put(ct_store *store, const ct_cell *cells, size_t n, ct_err *err) CT_CHECK;
 /* Keeps only these keys of the stored cells visible to readers: the cells of the study as it stands
- * now. Others stay in the file, so that changing a study back costs nothing. Cells put later are
- * visible. */
-ct_status ct_store_set_current(ct_store *store, const char *const *keys, size_t n,
-                               ct_err *err) CT_CHECK;
+ * now. With `model` only the model's other cells are hidden, and the cells are from now on called
+ * its own: the folder of a model may be renamed. With NULL all others are hidden. They stay in the
+ * file, so that changing a study back costs nothing. Cells put later are visible. */
+ct_status ct_store_set_current(ct_store *store, const char *model, const char *const *keys,
+                               size_t n, ct_err *err) CT_CHECK;
 
-/* Calls fn for every current cell, ordered by model, stages, metric, weights, keep_heads, seed,
+/* Calls fn for every current cell, ordered by model, read once before twice, stages, metric, weights, keep_heads, seed,
  * length, depth. fn returns a status; one that is not CT_OK ends the walk and is returned. */
 typedef ct_status (*ct_cell_fn)(void *user, const ct_cell *cell, ct_err *err);
 ct_status ct_store_each(ct_store *store, ct_cell_fn fn, void *user, ct_err *err) CT_CHECK;
-/* The last execution's provenance (CT_ERR_NOT_FOUND if there is none); text valid until the next
- * call of this function or until the store is closed. */
-ct_status ct_store_provenance(ct_store *store, ct_provenance *out, ct_err *err) CT_CHECK;
+/* Provenance of the study as it was run last, which has a last execution for each of its models:
+ * that of the i-th of them, in the order of their executions; CT_ERR_NOT_FOUND if there are no more.
+ * Text is valid until the next call of this function or until the store is closed. */
+ct_status ct_store_provenance(ct_store *store, size_t i, ct_provenance *out, ct_err *err) CT_CHECK;
 
 #endif

@@ -16,7 +16,7 @@ import tempfile
 import time
 
 KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "ArrowUp": (38, ""), "ArrowDown": (40, ""), "ArrowLeft": (37, ""),
-        "ArrowRight": (39, ""), "Home": (36, ""), "End": (35, ""), " ": (32, " ")}
+        "ArrowRight": (39, ""), "Home": (36, ""), "End": (35, ""), "PageUp": (33, ""), "PageDown": (34, ""), " ": (32, " ")}
 
 
 def find():

@@ -1,13 +1,17 @@
-"""What the report page shows, in a headless Chromium: page.py FOLDER RUN.
+"""What the report page shows, in a headless Chromium: page.py FOLDER RUN RECORDED.
 
-FOLDER holds the pages that the unit test test_report.c writes (CORTADO_FIGURES_OUT), RUN is a run's folder with
-report.html and run.sqlite. Prints what is not as it should be; exit 1 if anything is not.
+FOLDER holds the pages that the unit test test_report.c writes (CORTADO_FIGURES_OUT), RUN and RECORDED are folders of
+runs with report.html and run.sqlite; RECORDED has recordings of its prompts of 700 tokens, one
+of them damaged. Prints what is not as it should be; exit 1 if anything is not.
 """
 
+import array
 import json
+import math
 import os
 import sqlite3
 import sys
+from decimal import ROUND_HALF_UP, Decimal
 
 from browser import Browser, find
 
@@ -234,12 +238,155 @@ def real(b, run):
     check(b.run("document.querySelector('#differences') !== null"), "run: differences")
 
 
+def tensors(path):
+    """A safetensors file: name -> (shape, numbers)."""
+    kinds = {"F32": "f", "I32": "i", "U8": "B"}
+    with open(path, "rb") as f:
+        data = f.read()
+    start = 8 + int.from_bytes(data[:8], "little")
+    found = {}
+    for name, t in json.loads(data[8:start]).items():
+        if name != "__metadata__":
+            begin, end = t["data_offsets"]
+            found[name] = t["shape"], array.array(kinds[t["dtype"]], data[start + begin:start + end])
+    return found
+
+
+def same_word(x):
+    """As the page writes a share: in per cent with one decimal, of hundredths, halves up as toFixed has them."""
+    return str(Decimal(math.floor(x * 10000 + 0.5) / 100).quantize(Decimal("0.1"), ROUND_HALF_UP)) + " %"
+
+
+def steps(path):
+    """The heights of a chart's steps, from its line's points."""
+    points = [p.split() for p in path.replace("M", "L").replace("Z", "").split("L") if p]
+    return [float(y) for _, y in points[1:-1:2]], float(points[0][0]), float(points[-1][0])
+
+
+def chart(b, path, stage, l, h, heads, what):
+    """The chart of a head holds the recording's weights, each step the largest of its positions."""
+    t = tensors(path)
+    keys, i = t[stage + ".weights_before"][0][3], l * heads + h
+    bins = min(keys, 160)
+    drawn = b.run("""(() => { const s = document.querySelector('#cell-attention svg.weights'), n = s.querySelector('.needle');
+        return [s.querySelector('.before').getAttribute('d'), s.querySelector('.after').getAttribute('d'),
+            Number(n.getAttribute('x')), Number(n.getAttribute('width')), [...s.querySelectorAll('text')].map((x) => x.textContent)]; })()""")
+    rows = []
+    for name in ("before", "after"):
+        w = t[f"{stage}.weights_{name}"][1][-(len(t["layers"][1]) * heads - i) * keys:][:keys]
+        rows.append([max(w[n * keys // bins:(n + 1) * keys // bins]) for n in range(bins)])
+    most = max(map(max, rows))
+    for row, d, name in zip(rows, drawn, ("before", "after")):
+        heights, left, right = steps(d)
+        same(len(heights), bins, f"{what}: steps {name}")
+        off = max(abs((150 - y) / 140 * most - w) for y, w in zip(heights, row))
+        check(off < 2e-3 * most + 1e-4, f"{what}: weights {name} the edit are off by {off:.2g} of {most:.2g}")
+    begin, end = t["needle"][1][:2]
+    for got, position in ((drawn[2], begin), (drawn[2] + drawn[3], end)):
+        check(abs(got - (left + (right - left) * position / keys)) < 0.1, f"{what}: the needle's mark is at {got}, not {position}")
+    check(same_word(most) in drawn[4] and str(keys - 1) in drawn[4], f"{what}: words of the axes: {drawn[4]}")
+
+
+def recorded(b, run):
+    """Recorded attention: the heads of a cell, their numbers, the weights of one head, by mouse and keyboard."""
+    opened(b, run + "/report.html", "recorded")
+    db = sqlite3.connect(f"file:{run}/run.sqlite?mode=ro", uri=True)
+    stored = {(g, d): (key, begin, end) for key, g, d, begin, end in db.execute(
+        "SELECT key, weights_generation, depth, needle_token_begin, needle_token_end FROM cell WHERE length = 700")}
+    edits = b.run("[...document.getElementById('choose-generation').options].map((o) => o.text)")
+    same(edits, ["keep", "omit", "binary"], "recorded: edits")
+    # A cell that was not recorded has no view.
+    b.run("document.querySelector('#map td').click()")
+    check(text(b, "#cell-title").startswith("length 400, depth 0 %"), "recorded: the first place: " + text(b, "#cell-title"))
+    same(count(b, "#cell-attention"), 0, "recorded: attention of a cell without a recording")
+    for edit in ("keep", "omit", "binary"):
+        what = "recorded, " + edit
+        choose(b, "generation", edits.index(edit))
+        b.run("[...document.querySelectorAll('#map td')].find((td) => td.cells?.[0].length === 700 && td.cells[0].depth === 50).click()")
+        key, begin, end = stored[edit, 50]
+        path = f"{run}/recordings/{key}.safetensors"
+        t = tensors(path)
+        layers, heads = t["layers"][1], t["generation.entropy_bits"][0][2]
+        same(list(t["needle"][1]), [begin, end], what + ": the needle of file and store")
+        same(count(b, "#cell-attention [role=grid]"), 1, what + ": one grid, for generation")
+        check(f"position {t['generation.positions'][1][-1]}" in text(b, "#cell-attention h4"), what + ": " + text(b, "#cell-attention h4"))
+        grid = b.run("""[...document.querySelectorAll('#cell-attention tbody tr')].map((tr) => [tr.cells[0].textContent,
+            ...[...tr.cells].slice(1).map((td) => [td.textContent, td.className, td.getAttribute('aria-label')])])""")
+        same([r[0] for r in grid], [f"layer {l}" for l in layers], what + ": layers")
+        last = lambda name: t["generation." + name][1][-len(layers) * heads:]
+        kept = last("heads_kept")
+        same(sum(kept), 3 * len(layers), what + ": heads kept by the recording")
+        for l, (_, *row) in enumerate(grid):
+            same(len(row), heads, what + ": heads of a layer")
+            for h, (shown, style, said) in enumerate(row):
+                i = l * heads + h
+                before, after = last("needle_before")[i], last("needle_after")[i]
+                same(style, "" if kept[i] else "dropped", f"{what}: layer {layers[l]}, head {h} struck through or not")
+                check(abs(int(shown) - 100 * before) <= 0.51, f"{what}: {shown} % on the needle, not {before}")
+                wanted = (f"layer {layers[l]}, head {h}; {'kept' if kept[i] else 'dropped'}; entropy {math.floor(last('entropy_bits')[i] * 100 + 0.5) / 100:.2f} bits; "
+                          f"on the needle {same_word(before)} before the edit, {same_word(after)} after it; largest weight "
+                          f"{same_word(last('peak_weight')[i])} at position {last('peak')[i]}")
+                same(said, wanted, f"{what}: words of a head")
+        # The head that looks at the needle most is shown first; omit takes its weight away, keep leaves it.
+        first = max(range(len(layers) * heads), key=lambda i: (math.floor(last("needle_before")[i] * 10000 + 0.5), -i))
+        same(b.run("(() => { const td = document.querySelector('#cell-attention td[aria-selected=true]');"
+                   " return [Number(td.dataset.row), Number(td.dataset.column), td.tabIndex]; })()"),
+             [first // heads, first % heads, 0], what + ": the head shown first")
+        check(last("needle_before")[first] > 0.1, what + ": no head looks at the needle")
+        check((last("needle_after")[first] < 1e-6) == (edit == "omit"), what + ": weight on the needle after the edit")
+        chart(b, path, "generation", first // heads, first % heads, heads, what)
+    # Keys: Tab comes to the grid's one stop, arrows go through it, Enter and the space bar choose.
+    b.run("document.querySelector('#cell-output').focus()")
+    for _ in range(10):
+        b.key("Tab")
+        if b.run("document.activeElement.closest('#cell-attention') !== null"):
+            break
+    at = "(() => { const td = document.activeElement; return [td.dataset.row, td.dataset.column].map(Number); })()"
+    same(b.run(at), [first // heads, first % heads], "recorded: Tab comes to the chosen head")
+    for key, place in (("Home", [first // heads, 0]), ("ArrowLeft", [first // heads, 0]), ("PageUp", [0, 0]), ("ArrowUp", [0, 0]),
+                       ("ArrowDown", [1, 0]), ("End", [1, heads - 1]), ("ArrowRight", [1, heads - 1]), ("ArrowLeft", [1, heads - 2])):
+        b.key(key)
+        same(b.run(at), place, "recorded: the place after " + key)
+    check(f"layer {layers[first // heads]}, head {first % heads};" in text(b, "#cell-attention [aria-live]"), "recorded: before Enter")
+    b.key("Enter")
+    check(text(b, "#cell-attention [aria-live]").startswith(f"layer {layers[1]}, head {heads - 2};"),
+          "recorded: after Enter: " + text(b, "#cell-attention [aria-live]"))
+    same(b.run("document.activeElement.getAttribute('aria-selected')"), "true", "recorded: the chosen head is marked")
+    same(count(b, "#cell-attention td[aria-selected=true]"), 1, "recorded: heads chosen")
+    same(count(b, "#cell-attention td[tabindex='0']"), 1, "recorded: heads in the tab order")
+    chart(b, path, "generation", 1, heads - 2, heads, "recorded, after Enter")
+    b.key("ArrowLeft")
+    b.key(" ")
+    check(text(b, "#cell-attention [aria-live]").startswith(f"layer {layers[1]}, head {heads - 3};"), "recorded: after the space bar")
+    b.key("Tab")
+    check(b.run("document.activeElement.closest('[role=grid]') === null"), "recorded: Tab leaves the grid")
+    b.run("document.querySelector('#cell-attention tbody tr td').click()")
+    check(text(b, "#cell-attention [aria-live]").startswith(f"layer {layers[0]}, head 0;"), "recorded: after a click")
+    # A file that is no recording says so; without weights there is no chart; both leave the rest of the cell.
+    choose(b, "generation", edits.index("keep"))
+    b.run("[...document.querySelectorAll('#map td')].find((td) => td.cells?.[0].length === 700 && td.cells[0].depth === 0).click()")
+    check("safetensors" in (text(b, "#cell-body h4 + pre:not([id])") or ""), "recorded: a damaged file is not told")
+    check(text(b, "#cell-prompt") is not None, "recorded: the prompt beside a damaged file")
+    # Narrow: the page does not scroll sideways. Print: what needs a hand is left out.
+    b.call("Emulation.setDeviceMetricsOverride", width=360, height=700, deviceScaleFactor=1, mobile=True)
+    choose(b, "generation", edits.index("omit"))
+    b.run("[...document.querySelectorAll('#map td')].find((td) => td.cells?.[0].length === 700 && td.cells[0].depth === 50).click()")
+    wide = b.run("document.documentElement.scrollWidth")
+    check(wide <= 360, f"recorded: on a screen of 360 px the page is {wide} px wide")
+    b.call("Emulation.clearDeviceMetricsOverride")
+    b.prefer("light", media="print")
+    same(b.run("document.querySelector('#cell-attention').getBoundingClientRect().height"), 0, "recorded: in print")
+    b.prefer("light")
+    same(b.troubles(), [], "recorded: exceptions, errors and requests at the end")
+
+
 def main():
-    folder, run = sys.argv[1:3]
+    folder, run, recordings = sys.argv[1:4]
     with Browser(find()) as b:
         for part in (large, hostile, table, empty):
             part(b, folder)
         real(b, run)
+        recorded(b, recordings)
     pictures = os.environ.get("CORTADO_FIGURES_OUT")
     if pictures:
         for scheme in ("light", "dark"):
@@ -248,6 +395,10 @@ def main():
                 b.open(folder + "/large.html")
                 b.run("document.querySelector('#map td').click()")
                 b.screenshot(f"{pictures}/large_{scheme}.png")
+                b.open(recordings + "/report.html")
+                choose(b, "generation", 2)
+                b.run("[...document.querySelectorAll('#map td')].find((td) => td.cells?.[0].length === 700 && td.cells[0].depth === 50).click()")
+                b.screenshot(f"{pictures}/recorded_{scheme}.png", "#cell")
     return 1 if failures else 0
 
 

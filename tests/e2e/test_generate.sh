@@ -114,6 +114,16 @@ expect 1 'forced ids: token 1: expected an id from 0 to 4095' "$cortado" generat
 expect 1 'nothing.txt: expected a file' "$cortado" generate -m $model --prompt-file "$tmp/nothing.txt"
 refused 1 'nowhere/x' --save-logits "$tmp/nowhere/x" -n 1
 
+# A model without attention layers has nothing to intervene in: said before anything is computed.
+for options in '--keep-heads 3' '--weights-generation null' '--keep-heads 8 --stages prefill'; do
+    expect 1 'expected a model with attention layers' "$cortado" generate -m models/mamba-demo -p x $options
+    [ -s "$tmp/out" ] && fail "results printed beside an error: mamba-demo $options"
+done
+"$cortado" generate -m models/mamba-demo -p x -n 1 >/dev/null || fail 'mamba-demo without an intervention'
+"$cortado" inspect models/mamba-demo >"$tmp/out" || fail 'inspect mamba-demo'
+grep -qx 'attention heads  *none' "$tmp/out" || fail "heads of a model without attention: $(cat "$tmp/out")"
+grep -qx 'window  *none' "$tmp/out" || fail "window of a model without attention: $(cat "$tmp/out")"
+
 # Sampling: the same seed gives the same tokens, another one others.
 sample() {
     generate -p 'The tide' --temperature 1.2 --top-p 0.95 --top-k 200 -n 24 --ignore-eos --seed "$1"

@@ -14,7 +14,29 @@ mkdir "$pages"
 CORTADO_FIGURES_OUT=$pages "$(dirname "$cortado")/tests/report_test_report" >"$tmp/unit" 2>&1 || fail "test_report: $(tail -3 "$tmp/unit")"
 # A page of a real run.
 "$cortado" run "$tmp/study.yaml" --out "$tmp/run" >"$tmp/out" 2>"$tmp/err" || fail "run: $(tail -3 "$tmp/err")"
-python3 "$here/page.py" "$pages" "$tmp/run" || fail 'the page'
+# A run with recordings, on the model that finds its needle; one file is damaged.
+cat >"$tmp/recorded.yaml" <<YAML
+study: recorded
+model: griffin-demo
+task:
+  niah:
+    haystack: $PWD/data/haystack
+    needle: "\nThe best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day.\n"
+    question: What is the best thing to do in San Francisco?
+    lengths: [400, 700]
+    depths: [0, 50]
+generate: {max_new_tokens: 6, ignore_eos: true}
+interventions:
+  - heads: {keep: 3, metric: entropy, stages: generation}
+    weights: {generation: [keep, omit, binary]}
+record: {what: [weights, light, heads], steps: first, lengths: 700}
+YAML
+"$cortado" run "$tmp/recorded.yaml" --model-root models --out "$tmp/recorded" >"$tmp/out" 2>"$tmp/err" || fail "recorded run: $(tail -3 "$tmp/err")"
+damaged=$("$cortado" export "$tmp/recorded" --format jsonl | python3 -c 'import json, sys
+print(*(c["key"] for c in map(json.loads, sys.stdin) if (c["length"], c["depth"], c["weights_generation"]) == (700, 0, "keep")))')
+truncate -s 100 "$tmp/recorded/recordings/$damaged.safetensors"
+"$cortado" report "$tmp/recorded" -o "$tmp/recorded/report.html" >"$tmp/out" 2>"$tmp/err" || fail "report: $(tail -3 "$tmp/err")"
+python3 "$here/page.py" "$pages" "$tmp/run" "$tmp/recorded" || fail 'the page'
 # Two runs together: versions of both are compared, figures and tables lie beside the page.
 sed 's/^study: letters/study: letters-twice/; s/^    scoring:/    read_twice: true\n&/' "$tmp/study.yaml" >"$tmp/twice.yaml"
 "$cortado" run "$tmp/twice.yaml" --out "$tmp/twice" --limit 40 >"$tmp/out" 2>"$tmp/err" || fail "run: $(tail -3 "$tmp/err")"

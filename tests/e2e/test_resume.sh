@@ -24,6 +24,14 @@ run --out "$tmp/tight" --memory 160K >/dev/null 2>"$tmp/err" || fail "little mem
 same "$tmp/whole" "$tmp/tight"
 rm -r "$tmp/tight"
 
+# No cell depends on those that it is computed with.
+run --out "$tmp/alone" --alone >"$tmp/log" 2>"$tmp/err" || fail "each cell alone: $(cat "$tmp/err")"
+same "$tmp/whole" "$tmp/alone"
+run --out "$tmp/dry" --dry-run --alone >"$tmp/log" 2>"$tmp/err" || fail "each cell alone, dry: $(cat "$tmp/err")"
+plain=$(sed -nE 's/^prefill +([0-9]+) tokens in a plain loop/\1/p' "$tmp/log")
+[ "$(tokens "$tmp/log")" = "$plain" ] || fail "cells alone share rows: $(cat "$tmp/log")"
+grep -q 'steps of up to 1 rows' "$tmp/log" || fail "cells alone decode together: $(cat "$tmp/log")"
+
 run --out "$tmp/cut" --limit 100 --memory 250K >/dev/null 2>"$tmp/err" || fail "limited run: $(cat "$tmp/err")"
 [ "$(outcomes "$tmp/cut" | wc -l)" = 100 ] || fail '--limit 100 did not store 100 cells'
 

@@ -27,10 +27,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         CT_ASSERT(ct_utf8_valid(err.text, strlen(err.text)));
         return 0;
     }
-    ct_grid grid;
-    CT_ASSERT(ct_grid_new(study, &grid, &err) == CT_OK);
-    CT_ASSERT(grid.n_cells > 0 && grid.n_cells <= CT_STUDY_MAX_CELLS);
-    ct_grid_clear(&grid);
+    for (size_t m = 0; m < study->n_models; m++) {
+        ct_grid grid;
+        CT_ASSERT(ct_grid_new(study, m, &grid, &err) == CT_OK);
+        CT_ASSERT(grid.n_cells > 0 && grid.n_cells <= CT_STUDY_MAX_CELLS);
+        ct_grid_clear(&grid);
+    }
     CT_ASSERT(ct_study_describe(study, drop, NULL, &err) == CT_OK);
     ct_study_close(study);
     return 0;

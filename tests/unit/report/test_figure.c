@@ -154,6 +154,33 @@ static void three_models_stand_in_three_panels(void **state)
     check_all("three", stats, NULL);
 }
 
+static void a_caption_names_the_studies_of_its_versions(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    for (int studies = 1; studies <= 3; studies++) {
+        static const char *const named[] = {"; study a; ", "; studies a, b. ",
+                                            "; studies a, b, c. "};
+        ct_stats *stats = begin();
+        ct_figure *figures;
+        size_t n;
+        for (int i = 0; i < 3; i++) { /* three versions in one, two or three studies */
+            made_sweep s = SWEEP;
+            s.study = (const char *[]){"a", "b", "c"}[i % studies];
+            s.model = (const char *[]){"x", "y", "z"}[i];
+            s.n_lengths = s.n_depths = 1;
+            made_add(stats, s, &err);
+        }
+        assert_ok(ct_stats_finish(stats, &err));
+        assert_ok(ct_figures_plan(stats, CT_WANT_ACCURACY, &figures, &n, &err));
+        for (size_t i = 0; i < n; i++)
+            if (!strstr(figures[i].caption, named[studies - 1] + (studies == 1 ? 2 : 0)))
+                fail_msg("expected %s in: %s", named[studies - 1], figures[i].caption);
+        ct_figures_free(figures, n);
+        ct_stats_free(stats);
+    }
+}
+
 static void several_models_are_also_laid_over_one_pair_of_axes(void **state)
 {
     (void)state;
@@ -327,6 +354,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_versions_of_a_sweep_are_drawn_clean),
         cmocka_unit_test(three_models_stand_in_three_panels),
+        cmocka_unit_test(a_caption_names_the_studies_of_its_versions),
         cmocka_unit_test(several_models_are_also_laid_over_one_pair_of_axes),
         cmocka_unit_test(metrics_are_lines_of_their_own_beside_a_reference),
         cmocka_unit_test(weight_edits_are_rows_and_a_grid_of_maps),

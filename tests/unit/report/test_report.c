@@ -564,6 +564,9 @@ static void several_runs_make_one_page_and_no_cell_counts_twice(void **state)
     assert_non_null(strstr(page, "<h1>made-up, another-study</h1>"));
     assert_non_null(
         strstr(page, "tiny-griffin, another-model \xC2\xB7 2 versions \xC2\xB7 4 cells"));
+    /* A figure names the studies of its versions: in its caption, and below it on the page. */
+    assert_non_null(strstr(page, "</code>, studies made-up, another-study</figcaption>"));
+    assert_non_null(strstr(page, "</code>, study another-study</figcaption>"));
     check_ids(page);
     free(page);
 }

@@ -338,6 +338,7 @@ static void plan_items(const ct_plan_limits *limits, ct_plan *plan)
     for (size_t i = 0; i < plan->n_batches; i++) {
         assert_int_equal(plan->batches[i].first, covered);
         covered += plan->batches[i].count;
+        if (limits->rows == 1) assert_int_equal(plan->batches[i].count, 1);
     }
     assert_int_equal(covered, plan->n_nodes);
     covered = 0;

@@ -62,13 +62,14 @@ static void a_full_study_is_read_value_by_value(void **state)
                     &s, &err));
     assert_string_equal(ct_study_name(s), "figure-1.a_b");
     assert_string_equal(s->dir, "dir");
-    assert_string_equal(s->model, "m/n");
+    assert_string_equal(s->models[0].name, "m/n");
     assert_int_equal(s->n_haystack, 2);
     assert_string_equal(s->haystack[1], "dir/b");
     assert_string_equal(s->needle, "Tea is kept in the blue tin.\n");
     assert_string_equal(s->question, "Where: # is tea?");
-    assert_int_equal(s->template_kind, CT_NIAH_INSTRUCT);
-    assert_true(s->read_twice);
+    assert_int_equal(s->models[0].template_kind, CT_NIAH_INSTRUCT);
+    assert_int_equal(s->n_readings, 1);
+    assert_true(s->read_twice[0]);
     assert_int_equal(s->buffer, 100);
     /* numpy.round(numpy.linspace(250, 4096, 10)), the thesis's lengths */
     static const int64_t lengths[] = {250, 677, 1105, 1532, 1959, 2387, 2814, 3241, 3669, 4096};
@@ -103,7 +104,7 @@ static void a_full_study_is_read_value_by_value(void **state)
     assert_int_equal(e->n_modes[CT_STAGE_PREFILL], 1);
     assert_false(s->entries[1].selects_heads);
     ct_grid grid;
-    assert_ok(ct_grid_new(s, &grid, &err));
+    assert_ok(ct_grid_new(s, 0, &grid, &err));
     /* stages 2 x (entropy + random with 2 seeds) x k 9 x weights 2, and the one without anything */
     assert_int_equal(grid.n_versions, 2 * 3 * 9 * 2 + 1);
     assert_int_equal(grid.n_cells, 108 * 50 + 5);
@@ -123,7 +124,7 @@ static void a_short_study_gets_the_defaults_and_one_version(void **state)
     assert_string_equal(s->figures, "");
     assert_int_equal(s->compute, CT_CHOOSE_AUTO);
     ct_grid grid;
-    assert_ok(ct_grid_new(s, &grid, &err));
+    assert_ok(ct_grid_new(s, 0, &grid, &err));
     assert_int_equal(grid.n_versions, 1);
     assert_int_equal(grid.n_cells, 6);
     ct_grid_clear(&grid);
@@ -205,6 +206,28 @@ static const bad_study bad_studies[] = {
     {HEAD GRID "generate: {max_new_tokens: 0}\n", V, "from 1 to 1000000, got 0"},
     {HEAD GRID "semantics: papre\n", V, "paper, reference, or single options, got papre"},
     {HEAD GRID "semantics: {kv_cash: off}\n", U, "kv_cache"},
+    {HEAD GRID "semantics: {base: papre}\n", V,
+     "semantics.base: expected paper or reference, got papre"},
+    {HEAD GRID "semantics: {base: [paper]}\n", V, "got a list"},
+    /* models and readings */
+    {"study: s\nmodel: []\n", V, "1 to 16 models, got an empty list (dir/s.yaml, line 2)"},
+    {"study: s\nmodel: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q]\n", V, "1 to 16 models"},
+    {"study: s\nmodel: [a,\n b, a]\n", V, "each model once, got a (dir/s.yaml, line 3)"},
+    {"study: s\nmodel: {a: b}\n", V, "expected text, got keys and values"},
+    {HEAD GRID "    read_twice: []\n", V, "true, false, or [false, true]"},
+    {HEAD GRID "    read_twice: [true, false, true]\n", V, "true, false, or [false, true]"},
+    {HEAD GRID "    read_twice: [true, true]\n", V, "each value once"},
+    {HEAD GRID "    read_twice: [true, 1]\n", V, "expected true or false, got 1"},
+    {HEAD GRID "    template: {n: base}\n", U, "unknown key \"n\""},
+    {HEAD GRID "    template: {m: chat}\n", V, "base or instruct, got chat (dir/s.yaml, line 11)"},
+    {HEAD GRID "interventions:\n  - heads: none\n    models: n\n", V,
+     "one of the study's models; nearest: m, got n (dir/s.yaml, line 13)"},
+    {HEAD GRID "interventions:\n  - heads: none\n    models: [m, m]\n", V, "each name once"},
+    {HEAD GRID "interventions:\n  - heads: none\n    models: []\n", V, "at least one name"},
+    {HEAD GRID "record: {what: light, models: zebra}\n", V, "one of the study's models, got zebra"},
+    {"study: s\nmodel: [a,\n        b]\ntask:\n  niah:\n    haystack: essays\n    needle: x\n"
+     "    question: y\n    scoring: binary\n" GRID "interventions:\n  - {heads: none, models: a}\n",
+     V, "an entry for each model, got none for b (dir/s.yaml, line 3)"},
     {HEAD GRID "semantics: {kv_cache: none}\n", U, "(dir/s.yaml, line 11)"},
     {HEAD GRID "compute: f16\n", V, "auto, f32 or bf16"},
     {HEAD GRID "window_visible: 0\n", V, "got 0"},
@@ -251,6 +274,70 @@ static void every_bad_study_is_refused_with_its_place(void **state)
                      ct_status_name(b->status), b->part, ct_status_name(st), err.text, b->text);
         assert_null(s);
     }
+}
+
+static ct_status append(void *user, const char *bytes, size_t size, ct_err *err)
+{
+    return ct_buf_add(user, bytes, size, err);
+}
+
+/* Each reading of each point under each version, for each model what its entries say. */
+static void models_and_readings_multiply_and_have_grids_of_their_own(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_study *s;
+    ct_grid g;
+    ct_buf buf = {0};
+    assert_ok(
+        parse("study: s\nmodel: [a, b/c, m]\n"
+              "task:\n  niah:\n    haystack: essays\n    needle: \"\\n" NEEDLE "\\n\"\n"
+              "    question: What is the best thing to do in San Francisco?\n" GRID
+              "    template: {b/c: instruct}\n    read_twice: [true, false]\n"
+              "semantics: {base: reference, prefill_window: full}\n"
+              "interventions:\n"
+              "  - heads: {keep: [0, 1], metric: l2, stages: generation}\n    models: [m, a]\n"
+              "  - heads: {keep: [0, 1, 2], metric: l2, stages: generation}\n    models: b/c\n"
+              "  - heads: none\n    prompts: {depths: 0}\n"
+              "record: {what: light, models: [b/c]}\n",
+              &s, &err));
+    assert_int_equal(s->n_models, 3);
+    assert_string_equal(s->models[1].name, "b/c");
+    assert_int_equal(s->models[2].line, 2);
+    assert_int_equal(s->models[0].template_kind, CT_NIAH_BASE);
+    assert_int_equal(s->models[1].template_kind, CT_NIAH_INSTRUCT);
+    assert_int_equal(s->n_readings, 2);
+    assert_true(s->read_twice[0] && !s->read_twice[1]);
+    assert_string_equal(s->semantics, "reference");
+    assert_int_equal(s->n_options, 1);
+    assert_string_equal(s->options[0].key, "prefill_window");
+    assert_true(ct_study_has_model(s->record.models, 1));
+    assert_false(ct_study_has_model(s->record.models, 0));
+    static const size_t versions[] = {3, 4, 3};
+    for (size_t m = 0; m < 3; m++) {
+        assert_ok(ct_grid_new(s, m, &g, &err));
+        assert_int_equal(g.n_versions, versions[m]);
+        assert_int_equal(g.n_points, 12);
+        assert_int_equal(g.n_cells, 12 * (versions[m] - 1) + 4);
+        for (size_t i = 0; i < 12; i++) { /* those read once first, each sorted */
+            assert_int_equal(g.points[i].read_twice, i >= 6);
+            assert_int_equal(g.points[i].length, i % 6 < 3 ? 250 : 300);
+        }
+        ct_grid_clear(&g);
+    }
+    assert_ok(ct_study_describe(s, append, &buf, &err));
+    assert_non_null(strstr(buf.data, "model     b/c\nlengths   250 300\ndepths    0 50 100\n"
+                                     "context   once twice\nprompts   12\nversions  4\n"));
+    assert_non_null(strstr(buf.data, "cells     96\n"));
+    ct_buf_clear(&buf);
+    ct_study_close(s);
+    /* The count before anything is expanded takes them in, too. */
+    assert_fails(
+        parse("study: s\nmodel: [a, b]\ntask:\n  niah:\n    haystack: essays\n    needle: x\n"
+              "    question: y\n    scoring: binary\n    read_twice: [false, true]\n"
+              "    lengths: {from: 1, to: 2501, step: 1}\n    depths: {from: 0, to: 99, step: 1}\n",
+              &s, &err),
+        CT_ERR_LIMIT, "got 1000400");
 }
 
 static void a_needle_of_its_own_needs_keywords_before_the_run(void **state)
@@ -323,7 +410,7 @@ static void versions_and_points_named_twice_are_one_and_cells_are_sorted(void **
                               "    prompts: {lengths: [250, 400], depths: [50]}\n",
                     &s, &err));
     ct_grid g;
-    assert_ok(ct_grid_new(s, &g, &err));
+    assert_ok(ct_grid_new(s, 0, &g, &err));
     assert_int_equal(g.n_versions, 3);
     for (size_t i = 0; i < 3; i++) assert_int_equal(g.versions[i].heads.keep, i);
     assert_int_equal(g.versions[0].line, 12);
@@ -339,11 +426,6 @@ static void versions_and_points_named_twice_are_one_and_cells_are_sorted(void **
                      g.cells[i - 1].version < g.cells[i].version));
     ct_grid_clear(&g);
     ct_study_close(s);
-}
-
-static ct_status append(void *user, const char *bytes, size_t size, ct_err *err)
-{
-    return ct_buf_add(user, bytes, size, err);
 }
 
 static void the_grid_is_described_in_words(void **state)
@@ -378,7 +460,7 @@ static void the_studies_that_come_with_cortado_parse(void **state)
     ct_study *s;
     assert_ok(ct_study_open(CT_SOURCE_DIR "/studies/quickstart.yaml", &s, &err));
     ct_grid g;
-    assert_ok(ct_grid_new(s, &g, &err));
+    assert_ok(ct_grid_new(s, 0, &g, &err));
     /* k = 0 .. 8 on 10 x 10 prompts in generation, on 5 x 5 in prefill and generation */
     assert_int_equal(g.n_points, 100);
     assert_int_equal(g.n_cells, 9 * 100 + 9 * 25);
@@ -387,39 +469,52 @@ static void the_studies_that_come_with_cortado_parse(void **state)
     /* Those of the thesis, on its models and on the demo model: cells as the thesis counts them. */
     static const struct {
         const char *name;
-        size_t points, versions, cells;
+        size_t model, points, versions, cells;
     } studies[] = {
-        {"paper/figure-3.2-recurrentgemma-2b", 100, 22, 2200},
-        {"paper/figure-3.2-recurrentgemma-9b", 100, 34, 3400},
-        {"paper/figure-3.2-jamba-mini-1.6", 100, 66, 6600},
-        {"paper/figure-4.1-recurrentgemma-2b", 100, 3, 300},
-        {"paper/figure-4.1-recurrentgemma-2b-jrt", 100, 3, 300},
-        {"paper/figure-4.1-recurrentgemma-9b", 100, 3, 300},
-        {"paper/figure-4.1-recurrentgemma-9b-jrt", 100, 3, 300},
-        {"paper/figure-4.1-jamba-mini-1.6", 100, 3, 300},
-        {"paper/figure-4.1-jamba-mini-1.6-jrt", 100, 3, 300},
-        {"paper/table-6.1", 100, 20, 2000},
-        {"paper/figure-6.2", 100, 3, 300},
-        {"paper/figure-6.2-full-window", 100, 3, 300},
-        {"demo/figure-3.2", 100, 18, 1800},
-        {"demo/figure-4.1", 100, 5, 500},
-        {"demo/figure-4.1-jrt", 100, 5, 500},
-        {"demo/table-6.1", 100, 20, 2000},
-        {"demo/figure-6.2", 100, 3, 300},
-        {"demo/figure-6.2-full-window", 100, 3, 300},
-        {"demo/selection", 100, 63, 6300},
+        {"paper/figure-3.2", 0, 100, 22, 2200},
+        {"paper/figure-3.2", 1, 100, 34, 3400},
+        {"paper/figure-3.2", 2, 100, 66, 6600},
+        {"paper/figure-4.1", 0, 100, 3, 300},
+        {"paper/figure-4.1", 2, 100, 3, 300},
+        {"paper/figure-4.1-jrt", 1, 100, 3, 300},
+        {"paper/figure-6.1", 0, 1, 5, 5},
+        {"paper/table-6.1", 0, 100, 20, 2000},
+        {"paper/figure-6.2", 0, 100, 3, 300},
+        {"paper/figure-6.2-full-window", 0, 100, 3, 300},
+        {"demo/figure-3.2", 0, 100, 18, 1800},
+        {"demo/figure-4.1", 0, 200, 5, 1000},
+        {"demo/figure-6.1", 0, 1, 5, 5},
+        {"demo/table-6.1", 0, 100, 20, 2000},
+        {"demo/figure-6.2", 0, 100, 3, 300},
+        {"demo/figure-6.2-full-window", 0, 100, 3, 300},
+        {"demo/selection", 0, 100, 63, 6300},
+        {"demo/jamba-figure-3.2", 0, 100, 18, 1800},
+        {"demo/jamba-figure-3.2", 1, 100, 1, 100},
+        {"demo/jamba-figure-4.1", 0, 200, 5, 1000},
+        {"demo/jamba-table-6.1", 0, 100, 20, 2000},
+        {"demo/two-needles", 0, 90, 18, 1620},
+        {"demo/two-needles", 1, 90, 1, 90},
     };
     for (size_t i = 0; i < sizeof studies / sizeof *studies; i++) {
         char path[512];
         snprintf(path, sizeof path, CT_SOURCE_DIR "/studies/%s.yaml", studies[i].name);
         assert_ok(ct_study_open(path, &s, &err));
-        assert_ok(ct_grid_new(s, &g, &err));
+        assert_ok(ct_grid_new(s, studies[i].model, &g, &err));
         assert_int_equal(g.n_points, studies[i].points);
         assert_int_equal(g.n_versions, studies[i].versions);
         assert_int_equal(g.n_cells, studies[i].cells);
         ct_grid_clear(&g);
         ct_study_close(s);
     }
+    /* Full-window differs from `reference` in one option; each model has its own template. */
+    assert_ok(ct_study_open(CT_SOURCE_DIR "/studies/paper/figure-6.2-full-window.yaml", &s, &err));
+    assert_string_equal(s->semantics, "reference");
+    assert_int_equal(s->n_options, 1);
+    ct_study_close(s);
+    assert_ok(ct_study_open(CT_SOURCE_DIR "/studies/paper/figure-3.2.yaml", &s, &err));
+    assert_int_equal(s->models[1].template_kind, CT_NIAH_BASE);
+    assert_int_equal(s->models[2].template_kind, CT_NIAH_INSTRUCT);
+    ct_study_close(s);
     assert_fails(ct_study_open("/no/such/study.yaml", &s, &err), CT_ERR_NOT_FOUND,
                  "/no/such/study.yaml");
 }
@@ -482,6 +577,7 @@ int main(void)
         cmocka_unit_test(a_full_study_is_read_value_by_value),
         cmocka_unit_test(a_short_study_gets_the_defaults_and_one_version),
         cmocka_unit_test(every_bad_study_is_refused_with_its_place),
+        cmocka_unit_test(models_and_readings_multiply_and_have_grids_of_their_own),
         cmocka_unit_test(a_needle_of_its_own_needs_keywords_before_the_run),
         cmocka_unit_test(byte_order_mark_and_windows_line_ends_are_read),
         cmocka_unit_test(a_study_in_utf_16_or_with_nul_bytes_is_refused_by_name),

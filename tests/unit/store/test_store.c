@@ -328,7 +328,7 @@ static void every_field_of_a_cell_comes_back_as_it_went_in(void **state)
     assert_ok(ct_store_each(store, check_equal, &n, &err));
     assert_int_equal(n, 1);
     ct_provenance p;
-    assert_ok(ct_store_provenance(store, &p, &err));
+    assert_ok(ct_store_provenance(store, 0, &p, &err));
     assert_string_equal(p.version, "0.1.0");
     assert_string_equal(p.commit, "abc");
     assert_string_equal(p.study, "s");
@@ -354,20 +354,20 @@ static void a_failed_cell_is_replaced_and_a_done_one_never(void **state)
     ct_err err = {0};
     ct_store *store = open_begun("replace.sqlite");
     ct_cell cell = cell_of(1);
-    bool found;
+    bool found, current;
     ct_cell_status status;
-    assert_ok(ct_store_find(store, cell.key, &found, &status, &err));
+    assert_ok(ct_store_find(store, cell.key, &found, &status, &current, &err));
     assert_false(found);
     cell.status = CT_CELL_FAILED;
     cell.error = "needle missing";
     cell.score = 0;
     assert_ok(ct_store_put(store, &cell, 1, &err));
-    assert_ok(ct_store_find(store, cell.key, &found, &status, &err));
+    assert_ok(ct_store_find(store, cell.key, &found, &status, &current, &err));
     assert_true(found && status == CT_CELL_FAILED);
     cell.status = CT_CELL_DONE;
     cell.score = 2;
     assert_ok(ct_store_put(store, &cell, 1, &err));
-    assert_ok(ct_store_find(store, cell.key, &found, &status, &err));
+    assert_ok(ct_store_find(store, cell.key, &found, &status, &current, &err));
     assert_true(found && status == CT_CELL_DONE);
     cell.score = 3;
     assert_ok(ct_store_put(store, &cell, 1, &err));
@@ -387,23 +387,70 @@ static void only_current_cells_are_seen_and_hidden_ones_come_back(void **state)
     ct_cell cells[3] = {cell_of(1), cell_of(2), cell_of(3)};
     assert_ok(ct_store_put(store, cells, 3, &err));
     const char *const keys[] = {cells[2].key, cells[0].key, "not stored", cells[0].key};
-    assert_ok(ct_store_set_current(store, keys, 4, &err));
+    assert_ok(ct_store_set_current(store, NULL, keys, 4, &err));
     seen s = {0};
     assert_ok(ct_store_each(store, see, &s, &err));
     assert_string_equal(s.text, "1:4.5 3:4.5 ");
-    bool found;
+    bool found, current;
     ct_cell_status status;
-    assert_ok(ct_store_find(store, cells[1].key, &found, &status, &err));
-    assert_true(found); /* hidden is not gone */
+    assert_ok(ct_store_find(store, cells[1].key, &found, &status, &current, &err));
+    assert_true(found && !current); /* hidden is not gone */
+    assert_ok(ct_store_find(store, cells[0].key, &found, &status, &current, &err));
+    assert_true(found && current);
     const char *const all[] = {cells[0].key, cells[1].key, cells[2].key};
-    assert_ok(ct_store_set_current(store, all, 3, &err));
+    assert_ok(ct_store_set_current(store, NULL, all, 3, &err));
     s = (seen){0};
     assert_ok(ct_store_each(store, see, &s, &err));
     assert_int_equal(s.n, 3);
-    assert_ok(ct_store_set_current(store, NULL, 0, &err));
+    assert_ok(ct_store_set_current(store, NULL, NULL, 0, &err));
     s = (seen){0};
     assert_ok(ct_store_each(store, see, &s, &err));
     assert_int_equal(s.n, 0);
+    ct_store_close(store);
+}
+
+/* A store of two models: what one of them shows leaves the other alone, and each has its own provenance. */
+static void the_models_of_a_store_are_shown_and_told_apart(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_store *store = open_begun("models.sqlite");
+    ct_cell cells[4] = {cell_of(1), cell_of(2), cell_of(3), cell_of(4)};
+    cells[2].model = cells[3].model = "n";
+    assert_ok(ct_store_put(store, cells, 4, &err));
+    const char *const first[] = {cells[0].key}, *const third[] = {cells[2].key};
+    assert_ok(ct_store_set_current(store, "m", first, 1, &err));
+    seen s = {0};
+    assert_ok(ct_store_each(store, see, &s, &err));
+    assert_string_equal(s.text, "1:4.5 3:4.5 4:4.5 ");
+    /* A folder that has another name now: its cells take it, so that they can be hidden again. */
+    assert_ok(ct_store_set_current(store, "renamed", third, 1, &err));
+    s = (seen){0};
+    assert_ok(ct_store_each(store, see, &s, &err));
+    assert_string_equal(s.text, "1:4.5 4:4.5 3:4.5 ");
+    assert_ok(ct_store_set_current(store, "renamed", NULL, 0, &err));
+    s = (seen){0};
+    assert_ok(ct_store_each(store, see, &s, &err));
+    assert_string_equal(s.text, "1:4.5 4:4.5 ");
+    assert_ok(ct_store_end(store, "done", 1, &err));
+
+    ct_provenance p, q;
+    assert_ok(ct_store_provenance(store, 0, &p, &err));
+    assert_fails(ct_store_provenance(store, 1, &q, &err), CT_ERR_NOT_FOUND, "");
+    static const char *const models[] = {"b", "a", "b"};
+    for (int i = 0; i < 3; i++) {
+        const ct_provenance next = {
+            .study = "s", .study_hash = "new", .model = models[i], .started_unix_ms = i};
+        assert_ok(ct_store_begin(store, &next, &err));
+        assert_ok(ct_store_end(store, "done", 1, &err));
+    }
+    /* Of the study's last text, each model's last execution. */
+    assert_ok(ct_store_provenance(store, 0, &p, &err));
+    assert_string_equal(p.model, "a");
+    assert_ok(ct_store_provenance(store, 1, &p, &err));
+    assert_string_equal(p.model, "b");
+    assert_int_equal(p.started_unix_ms, 2);
+    assert_fails(ct_store_provenance(store, 2, &p, &err), CT_ERR_NOT_FOUND, "");
     ct_store_close(store);
 }
 
@@ -413,24 +460,26 @@ static void cells_come_in_the_order_of_the_grid(void **state)
     ct_err err = {0};
     ct_store *store = open_begun("order.sqlite");
     /* From the last to the first: each differs from the next in one column of the order. */
-    ct_cell cells[9];
-    for (int i = 0; i < 9; i++) {
-        cells[i] = cell_of(8 - i);
+    ct_cell cells[10];
+    for (int i = 0; i < 10; i++) {
+        cells[i] = cell_of(9 - i);
         cells[i].length = 1000;
         cells[i].depth = 50;
+        cells[i].read_twice = false;
     }
     cells[0].model = "n";
-    cells[1].stages = "prefill";
-    cells[2].metric = "l2";
-    cells[3].weights_generation = "only";
-    cells[4].weights_prefill = "only";
-    cells[5].keep_heads = 4;
-    cells[6].length = 1001;
-    cells[7].depth = 51;
-    assert_ok(ct_store_put(store, cells, 9, &err));
+    cells[1].read_twice = true;
+    cells[2].stages = "prefill";
+    cells[3].metric = "l2";
+    cells[4].weights_generation = "only";
+    cells[5].weights_prefill = "only";
+    cells[6].keep_heads = 4;
+    cells[7].length = 1001;
+    cells[8].depth = 51;
+    assert_ok(ct_store_put(store, cells, 10, &err));
     seen s = {0};
     assert_ok(ct_store_each(store, see, &s, &err));
-    assert_string_equal(s.text, "0:4.5 1:4.5 2:4.5 3:4.5 4:4.5 5:4.5 6:4.5 7:4.5 8:4.5 ");
+    assert_string_equal(s.text, "0:4.5 1:4.5 2:4.5 3:4.5 4:4.5 5:4.5 6:4.5 7:4.5 8:4.5 9:4.5 ");
     ct_store_close(store);
 }
 
@@ -490,7 +539,7 @@ static void a_reader_sees_what_a_run_has_written_so_far(void **state)
     assert_int_equal(s.n, 2);
     assert_fails(ct_store_begin(reader, &provenance, &err), CT_ERR_USAGE, "to read");
     assert_fails(ct_store_put(reader, &cell, 1, &err), CT_ERR_USAGE, "before an execution");
-    assert_fails(ct_store_set_current(reader, NULL, 0, &err), CT_ERR_USAGE, "to read");
+    assert_fails(ct_store_set_current(reader, NULL, NULL, 0, &err), CT_ERR_USAGE, "to read");
     ct_store_close(reader);
     ct_store_close(writer);
 }
@@ -671,7 +720,7 @@ static ct_status small_run(const char *name, ct_err *err)
     ct_status st = ct_store_open(path_of(name), true, &store, err);
     if (st == CT_OK) st = ct_store_begin(store, &provenance, err);
     if (st == CT_OK) st = ct_store_put(store, cells, 2, err);
-    if (st == CT_OK) st = ct_store_set_current(store, keys, 2, err);
+    if (st == CT_OK) st = ct_store_set_current(store, NULL, keys, 2, err);
     if (st == CT_OK) st = ct_store_each(store, see, &s, err);
     if (st == CT_OK) st = ct_store_end(store, "done", 1, err);
     ct_store_close(store);
@@ -768,6 +817,7 @@ int main(void)
         cmocka_unit_test(every_field_of_a_cell_comes_back_as_it_went_in),
         cmocka_unit_test(a_failed_cell_is_replaced_and_a_done_one_never),
         cmocka_unit_test(only_current_cells_are_seen_and_hidden_ones_come_back),
+        cmocka_unit_test(the_models_of_a_store_are_shown_and_told_apart),
         cmocka_unit_test(cells_come_in_the_order_of_the_grid),
         cmocka_unit_test(the_walk_ends_with_the_status_of_its_function),
         cmocka_unit_test(text_without_a_pointer_is_empty_and_long_id_lists_fit),
