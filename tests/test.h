@@ -51,6 +51,14 @@ static inline const char *shared_path(const char *name)
     return stat(path, &info) == 0 ? path : NULL;
 }
 
+/* The device that a test means by "cpu": another one where the environment names it, so that a GPU is held
+ * to what the CPU is. */
+static inline const char *test_device(const char *device)
+{
+    const char *other = getenv("CORTADO_TEST_DEVICE");
+    return other && strcmp(device, "cpu") == 0 ? other : device;
+}
+
 /* Ends the whole program as skipped. */
 static inline void skip_program(const char *missing)
 {

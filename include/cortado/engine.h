@@ -61,6 +61,9 @@ typedef struct ct_model_options {
         compute;            /* arithmetic of matrix products; AUTO: the weights' own where fast */
     int threads;            /* 0: all cores */
     int64_t window_visible; /* > 0: tokens a query sees, itself counted; 0: config's window + 1 */
+    const char
+        *weights; /* NULL: the folder's; "random:SEED", "random:SEED:f32": made in the device's
+                          * memory, with the values of `cortado synth`; the folder has config.json */
 } ct_model_options;
 
 typedef struct ct_model_info {
@@ -69,7 +72,8 @@ typedef struct ct_model_info {
     const char *dtype;        /* stored type of the matrices: "bf16" */
     const char *compute;      /* "f32" or "bf16" */
     const char *backend;      /* class for cell keys, such as "cpu-amx" */
-    const char *weights_hash; /* XXH3-128 over config and tensors, 32 hex digits */
+    const char *weights_hash; /* XXH3-128 over config and tensors, 32 hex digits; of random weights
+                               * "random:SEED:DTYPE:" and one over config and the tensors' list */
     int64_t layers, attention_layers, recurrent_layers;
     int64_t heads, kv_heads, head_dim, width, ffn_width, vocab,
         window; /* window: visible tokens, itself counted; 0: all */

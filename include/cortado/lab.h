@@ -57,7 +57,9 @@ typedef struct ct_run_options {
     ct_compute_choice compute; /* AUTO: the study's, if it names one */
     int threads;               /* 0: all cores */
     int64_t limit;             /* run at most so many cells; 0: all */
-    int64_t memory; /* bytes that the states of sequences may take; 0: half of what is free */
+    const char *weights;       /* as in ct_model_options; NULL: the model folder's */
+    int64_t memory; /* bytes that the states of sequences may take; 0: half of what is free, or nine
+                     * tenths of what a device with memory of its own has beside the weights */
     bool dry_run;   /* count only; nothing is written */
     bool alone;     /* every cell by itself: no shared prefill, no batch; outcomes are the same */
     const char *command_line; /* for the provenance; may be NULL */
@@ -82,6 +84,7 @@ typedef struct ct_run_result {
     int64_t decode_rows;            /* cells that decode together, at most */
     int64_t state_bytes;            /* most that states take at a time */
     int64_t memory_limit, weight_bytes;
+    bool memory_of_device;               /* the limit is of a device's own memory */
     int64_t recordings, recording_bytes; /* files that the cells to run leave, bytes at most */
     double plan_ms, wall_ms;
     char first_error[512]; /* of the first failed cell; "" if none */

@@ -70,11 +70,15 @@ static void free_sequences(ct_sequence **sequences, int64_t n)
 
 /* ---- one kind of step ------------------------------------------------------------------------ */
 
+/* Steps of one shape before a device replays it: it records the second, and loads with the first replay. */
+enum { WARM = 3 };
+
 typedef struct bench {
     ct_model *model;
     const int32_t *ids; /* as many as the longest prompt */
     float *logits;      /* [most rows, V] */
     int repeat;
+    bool ops, waits;                       /* waits: traced operations wait for the device */
     ct_sequence *short_cache, *long_cache; /* CT_BENCH_CACHE and CT_BENCH_LONG_CACHE tokens */
     ct_bench_steps *out;
 } bench;
@@ -105,6 +109,31 @@ static void end_step(const bench *b, ct_bench_step *step, const ct_session *sess
                           step->rows * b->model->info.vocab * (int64_t)sizeof *b->logits;
 }
 
+/* What a generation asks for: a device chooses the greedy token itself. */
+static ct_logits_want wanted(const bench *b)
+{
+    return b->waits ? CT_LOGITS_GREEDY : CT_LOGITS_LAST;
+}
+
+/* Traced steps of a kind: all of them, but where tracing changes a step's time those for the operations'
+ * own times, or one for their costs. */
+static int traced(const bench *b, int steps)
+{
+    return !b->waits ? steps : b->ops ? b->repeat : 1;
+}
+
+/* One more step of this kind, traced or not, with its whole time. */
+static ct_status step_once(bench *b, ct_bench_step *step, bool trace, ct_session *session,
+                           ct_row *rows, int64_t n, ct_err *err)
+{
+    double start = ct_now_ms();
+    ct_status st = trace ? ct_trace_step(step->trace, b->model, session, rows, (size_t)n, err)
+                         : ct_step(session, rows, (size_t)n, err);
+    double ms = trace ? step->trace->wall_ms[step->trace->steps - 1] : ct_now_ms() - start;
+    if (!trace || !b->waits) step->wall_ms[step->n_wall++] = ms;
+    return st;
+}
+
 static ct_status run_prefill(bench *b, int64_t tokens, ct_err *err)
 {
     ct_status st = CT_OK;
@@ -112,16 +141,17 @@ static ct_status run_prefill(bench *b, int64_t tokens, ct_err *err)
     ct_sequence *sequence = NULL;
     ct_bench_step *step, kind = {.rows = 1, .tokens = tokens};
     CT_TRY(begin_step(b, &kind, &session, &step, err));
-    for (int i = 0; i < b->repeat; i++) {
+    const int first = traced(b, b->repeat), steps = first + (b->waits ? b->repeat : 0);
+    for (int i = 0; i < steps; i++) {
         ct_sequence_free(sequence);
         sequence = NULL;
         CT_TRY(ct_sequence_new(b->model, &sequence, err));
         ct_row row = {.sequence = sequence,
                       .ids = b->ids,
                       .count = tokens,
-                      .want = CT_LOGITS_LAST,
+                      .want = wanted(b),
                       .logits = b->logits};
-        CT_TRY(ct_trace_step(step->trace, b->model, session, &row, 1, err));
+        CT_TRY(step_once(b, step, i < first, session, &row, 1, err));
     }
     end_step(b, step, session, &sequence);
 done:
@@ -135,8 +165,15 @@ static ct_status choose(const bench *b, ct_row *rows, int32_t *ids, int64_t n, c
 {
     static const ct_sampling greedy = {0};
     for (int64_t i = 0; i < n; i++) {
-        ct_status st = ct_sample(&greedy, rows[i].logits, b->model->info.vocab, 0, &ids[i], err);
-        if (st != CT_OK) return st;
+        ids[i] = rows[i].greedy;
+        if (rows[i].want != CT_LOGITS_GREEDY || ids[i] == CT_NO_CHOICE) {
+            ct_status st =
+                ct_sample(&greedy, rows[i].logits, b->model->info.vocab, 0, &ids[i], err);
+            if (st != CT_OK) return st;
+        } else if (ids[i] < 0) {
+            return ct_fail(err, CT_ERR_VALUE, "bench: the logit of id %d is not a number",
+                           -1 - ids[i]);
+        }
         rows[i].ids = &ids[i];
     }
     return CT_OK;
@@ -165,19 +202,30 @@ static ct_status run_decode(bench *b, const ct_sequence *from, int64_t n, bool o
                            .ids = b->ids + i, /* the rows differ from here on */
                            .count = 1,
                            .stage = CT_STAGE_GENERATION,
-                           .want = CT_LOGITS_LAST,
+                           .want = wanted(b),
                            .logits = b->logits + i * vocab};
     }
-    CT_TRY(ct_step(session, rows, (size_t)n, err)); /* warms up, and copies the block in use */
     ids = malloc((size_t)n * sizeof *ids);
     if (!ids) CT_TRY(ct_fail_memory(err, "ids", (size_t)n * sizeof *ids));
-    CT_TRY(choose(b, rows, ids, n, err));
-    for (int i = 0; i < CT_BENCH_DECODES * b->repeat; i++) {
-        CT_TRY(ct_trace_step(step->trace, b->model, session, rows, (size_t)n, err));
+    const int decodes = CT_BENCH_DECODES * b->repeat, first = traced(b, decodes);
+    for (int i = 0; i < first; i++) { /* after the first step, which copies the block in use */
+        if (i == 0) {
+            CT_TRY(ct_step(session, rows, (size_t)n, err));
+            CT_TRY(choose(b, rows, ids, n, err));
+        }
+        CT_TRY(step_once(b, step, true, session, rows, n, err));
         double start = ct_now_ms();
         CT_TRY(choose(b, rows, ids, n, err));
         step->choose_ms[i] = ct_now_ms() - start;
         step->trace->wall_ms[i] += step->choose_ms[i];
+        if (!b->waits) step->wall_ms[i] += step->choose_ms[i];
+    }
+    for (int i = 0; b->waits && i < WARM + decodes; i++) {
+        double start = ct_now_ms();
+        CT_TRY(step_once(b, step, false, session, rows, n, err));
+        CT_TRY(choose(b, rows, ids, n, err));
+        step->wall_ms[step->n_wall - 1] = ct_now_ms() - start;
+        if (i < WARM) step->n_wall--;
     }
     end_step(b, step, session, sequences);
 done:
@@ -215,7 +263,13 @@ ct_status ct_bench_run(ct_model *model, const ct_bench_plan *plan, ct_bench_step
     for (size_t i = 0; i < plan->n_rows; i++)
         if (plan->rows[i] > most) most = plan->rows[i];
     *out = (ct_bench_steps){0};
-    bench b = {.model = model, .repeat = plan->repeat, .out = out};
+    int64_t cache = plan->cache > 0 ? plan->cache : CT_BENCH_CACHE;
+    if (cache > longest) longest = cache;
+    bench b = {.model = model,
+               .repeat = plan->repeat,
+               .ops = plan->ops,
+               .waits = model->ops->sync != NULL,
+               .out = out};
     int32_t *ids = malloc((size_t)(longest + most) * sizeof *ids);
     b.logits = malloc((size_t)(most * vocab) * sizeof *b.logits);
     if (!ids || !b.logits) CT_TRY(ct_fail_memory(err, "logits", (size_t)(most * vocab) * 4));
@@ -223,7 +277,7 @@ ct_status ct_bench_run(ct_model *model, const ct_bench_plan *plan, ct_bench_step
         ids[i] = (int32_t)(ct_rng_u64(0, 0, (uint64_t)i) % (uint64_t)vocab);
     b.ids = ids;
 
-    CT_TRY(fill_cache(&b, NULL, CT_BENCH_CACHE, &b.short_cache, err)); /* warms up as well */
+    CT_TRY(fill_cache(&b, NULL, cache, &b.short_cache, err)); /* warms up as well */
     for (size_t i = 0; i < plan->n_prefill; i++) CT_TRY(run_prefill(&b, plan->prefill[i], err));
     for (size_t i = 0; i < plan->n_rows; i++) {
         CT_TRY(run_decode(&b, b.short_cache, plan->rows[i], false, err));
@@ -231,6 +285,7 @@ ct_status ct_bench_run(ct_model *model, const ct_bench_plan *plan, ct_bench_step
             CT_TRY(run_decode(&b, b.short_cache, plan->rows[i], true, err));
             continue;
         }
+        if (plan->cache > 0) continue;
         CT_TRY(fill_cache(&b, b.short_cache, CT_BENCH_LONG_CACHE, &b.long_cache, err));
         CT_TRY(run_decode(&b, b.long_cache, 1, false, err));
         ct_sequence_free(b.long_cache);

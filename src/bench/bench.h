@@ -25,7 +25,9 @@ enum {
 typedef struct ct_bench_plan {
     int64_t prefill[CT_BENCH_LIST], rows[CT_BENCH_LIST];
     size_t n_prefill, n_rows;
-    int repeat; /* times that a prefill is run; decode steps: CT_BENCH_DECODES times as many */
+    int64_t cache; /* tokens before a decode step; 0: CT_BENCH_CACHE, and CT_BENCH_LONG_CACHE too */
+    bool ops;      /* the operations' own times are wanted, beside their costs */
+    int repeat;    /* times that a prefill is run; decode steps: CT_BENCH_DECODES times as many */
 } ct_bench_plan;
 
 /* One kind of step, and what was found. */
@@ -34,7 +36,11 @@ typedef struct ct_bench_step {
     int64_t rows, tokens; /* of the step; tokens of all rows */
     int64_t cache_tokens; /* before it */
     bool own_prompts;     /* no two rows share keys; else all rows are forks of one prefill */
-    ct_trace *trace;      /* wall times include choosing the tokens */
+    ct_trace *trace;      /* its operations; its wall times include choosing the tokens */
+    double wall_ms
+        [CT_TRACE_STEPS]; /* of whole steps: trace's, or, where the operations of a traced step
+                                     * wait for a device, of steps that are not traced */
+    int64_t n_wall;
     double choose_ms[CT_TRACE_STEPS]; /* of decode: finding each row's largest logit */
     int64_t peak_bytes;    /* resident at most while it ran; -1: the system does not say */
     int64_t state_bytes;   /* of all its sequences, shared blocks once */
@@ -47,7 +53,7 @@ typedef struct ct_bench_steps {
 } ct_bench_steps;
 
 /* Runs the plan on the model: each length as one step from position 0 that asks for the last logits,
- * each number of rows as decode steps of one token a row (CT_BENCH_CACHE tokens before them), forked
+ * each number of rows as decode steps of one token a row (the plan's cache before them), forked
  * and, where there are several, with keys of their own; a row alone also after CT_BENCH_LONG_CACHE.
  * A prefill warms up first, and each decode by one step. On an error *out is empty; else free it with
  * ct_bench_clear. */

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "model/model.h"
 #include "op/cpu/limits.h"
 #include "op/op.h"
 
@@ -70,11 +71,36 @@ static void name_machine(ct_limits *out)
         snprintf(out->system, sizeof out->system, "%s %s", name.sysname, name.release);
 }
 
-ct_status ct_limits_measure(int threads, ct_limits *out, ct_err *err)
+static ct_status measure_device(const ct_ops *ops, int index, ct_limits *out, ct_err *err)
 {
-    *out = (ct_limits){.class_name = ct_ops_cpu()->class_name(NULL), .cores = omp_get_num_procs()};
+    ct_status st;
+    ct_device *device = NULL;
+    ct_device_limits found;
+    CT_TRY(ops->open(index, &device, err));
+    CT_TRY(ops->limits(device, &found, err));
+    snprintf(out->device, sizeof out->device, "%s", found.name);
+    snprintf(out->class_name, sizeof out->class_name, "%s", ops->class_name(device));
+    out->memory_bytes = found.memory_bytes;
+    out->read_gb_s = found.read_gb_s;
+    out->copy_gb_s = found.copy_gb_s;
+    out->f32_gflop_s = found.f32_gflop_s;
+    out->bf16_gflop_s = found.bf16_gflop_s;
+done:
+    ops->close(device);
+    return st;
+}
+
+ct_status ct_limits_measure(const char *device, int threads, ct_limits *out, ct_err *err)
+{
+    const ct_ops *ops;
+    int index;
+    ct_status st = ct_device_choose(device, &ops, &index, err);
+    if (st != CT_OK) return st;
+    *out = (ct_limits){.cores = omp_get_num_procs()};
+    snprintf(out->class_name, sizeof out->class_name, "%s", ct_ops_cpu()->class_name(NULL));
     out->threads = threads > 0 ? threads : out->cores;
     name_machine(out);
+    if (ops->limits) return measure_device(ops, index, out, err);
     struct sysinfo info;
     if (sysinfo(&info) != 0) return ct_fail_errno(err, "sysinfo");
     out->memory_bytes = (int64_t)info.totalram * info.mem_unit;

@@ -52,10 +52,19 @@ static ct_trace_op *entry(const char *name, int64_t tokens, int64_t a, int64_t b
     return op;
 }
 
-static void took(ct_trace_op *op, double start_ms)
+/* The time when all is done that was asked of the device before; the first failure ends the step. */
+static double clock_ms(ct_op_ctx *ctx)
 {
+    if (active->base->sync && active->failed == CT_OK)
+        active->failed = active->base->sync(ctx->device, &active->err);
+    return ct_now_ms();
+}
+
+static void took(ct_op_ctx *ctx, ct_trace_op *op, double start_ms)
+{
+    double now = clock_ms(ctx);
     if (!op) return;
-    op->ms[active->steps] += ct_now_ms() - start_ms;
+    op->ms[active->steps] += now - start_ms;
     op->calls++;
 }
 
@@ -80,9 +89,9 @@ static ct_status matmul(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens
     };
     ct_trace_op *op = entry("matmul", tokens, w->rows, w->cols, accumulate, cost, "%lld x %lld%s",
                             LL(w->rows), LL(w->cols), accumulate ? " +=" : "");
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     ct_status st = active->base->matmul(ctx, y, x, tokens, w, bias, accumulate, err);
-    took(op, start);
+    took(ctx, op, start);
     return st;
 }
 
@@ -101,9 +110,37 @@ static ct_status gated_mlp(ct_op_ctx *ctx, float *y, const float *x, int64_t tok
     ct_trace_op *op =
         entry("gated_mlp", expert ? 0 : tokens, mlp->gate.rows, mlp->gate.cols, expert, cost,
               "%lld x %lld%s", LL(mlp->gate.rows), LL(mlp->gate.cols), expert ? ", an expert" : "");
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     ct_status st = active->base->gated_mlp(ctx, y, x, tokens, mlp, hidden, err);
-    took(op, start);
+    took(ctx, op, start);
+    return st;
+}
+
+/* Which experts the tokens take is the router's choice; the bytes are those of as many as there would be
+ * if it chose evenly. */
+static ct_status experts(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                         const ct_experts *moe, ct_err *err)
+{
+    const ct_mlp *mlp = &moe->expert[0];
+    double t = (double)tokens, f = (double)mlp->gate.rows, e = (double)mlp->gate.cols;
+    double n = (double)moe->experts, used = (double)moe->used;
+    double missed = 1; /* the probability that no token takes a given expert */
+    for (int64_t i = 0; i < tokens && missed > 1e-9; i++) missed *= 1 - used / n;
+    ct_cost cost = {
+        .flops = t * (6 * used * f * e + 2 * n * e),
+        .memory_bytes =
+            matrix_bytes(&moe->router) +
+            n * (1 - missed) *
+                (matrix_bytes(&mlp->gate) + matrix_bytes(&mlp->up) + matrix_bytes(&mlp->down)),
+        .activation_bytes = 3 * t * e * F32,
+        .product = true,
+    };
+    ct_trace_op *op = entry("experts", tokens, mlp->gate.rows, mlp->gate.cols, moe->experts, cost,
+                            "%lld of %lld, %lld x %lld", LL(moe->used), LL(moe->experts),
+                            LL(mlp->gate.rows), LL(mlp->gate.cols));
+    double start = clock_ms(ctx);
+    ct_status st = active->base->experts(ctx, y, x, tokens, moe, err);
+    took(ctx, op, start);
     return st;
 }
 
@@ -115,9 +152,9 @@ static void embed(ct_op_ctx *ctx, float *x, const ct_batch *batch, const ct_matr
     ct_cost cost = {values, values * (double)ct_dtype_bytes(table->dtype), values * F32, false};
     ct_trace_op *op =
         entry("embed", tokens, table->rows, table->cols, 0, cost, "%lld", LL(table->cols));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     active->base->embed(ctx, x, batch, table, scale);
-    took(op, start);
+    took(ctx, op, start);
 }
 
 static void rms_norm(ct_op_ctx *ctx, float *y, const float *x, int64_t stride, int64_t tokens,
@@ -126,9 +163,9 @@ static void rms_norm(ct_op_ctx *ctx, float *y, const float *x, int64_t stride, i
     double values = (double)tokens * (double)width;
     ct_cost cost = {5 * values, (double)width * F32, 2 * values * F32, false};
     ct_trace_op *op = entry("rms_norm", tokens, width, 0, 0, cost, "%lld", LL(width));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     active->base->rms_norm(ctx, y, x, stride, tokens, width, w, eps, offset);
-    took(op, start);
+    took(ctx, op, start);
 }
 
 /* Element by element: `flops` of each, `arrays` read or written. These do not know T. */
@@ -141,9 +178,9 @@ static ct_trace_op *elements(const char *name, int64_t count, double flops, doub
 static void silu_mul(ct_op_ctx *ctx, float *y, const float *a, const float *b, int64_t count)
 {
     ct_trace_op *op = elements("silu_mul", count, b ? 6 : 5, b ? 3 : 2);
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     active->base->silu_mul(ctx, y, a, b, count);
-    took(op, start);
+    took(ctx, op, start);
 }
 
 static void pick(ct_op_ctx *ctx, float *y, const float *x, const ct_batch *batch, int64_t width)
@@ -151,9 +188,9 @@ static void pick(ct_op_ctx *ctx, float *y, const float *x, const ct_batch *batch
     double values = (double)batch->n_wanted * (double)width;
     ct_cost cost = {0, 0, 2 * values * F32, false};
     ct_trace_op *op = entry("pick", batch->n_wanted, width, 0, 0, cost, "%lld", LL(width));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     active->base->pick(ctx, y, x, batch, width);
-    took(op, start);
+    took(ctx, op, start);
 }
 
 static ct_status logits(ct_op_ctx *ctx, const ct_logits_args *args, ct_err *err)
@@ -167,9 +204,9 @@ static ct_status logits(ct_op_ctx *ctx, const ct_logits_args *args, ct_err *err)
     };
     ct_trace_op *op = entry("logits", args->n, args->head.cols, args->head.rows, 0, cost,
                             "%lld x %lld", LL(args->head.cols), LL(args->head.rows));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     ct_status st = active->base->logits(ctx, args, err);
-    took(op, start);
+    took(ctx, op, start);
     return st;
 }
 
@@ -185,9 +222,9 @@ static void conv1d(ct_op_ctx *ctx, float *y, const float *x, int64_t width, int6
     };
     ct_trace_op *op =
         entry("conv1d", tokens, width, taps, n_segs, cost, "%lld, taps %lld", LL(width), LL(taps));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     active->base->conv1d(ctx, y, x, width, taps, w, bias, batch, state_offset);
-    took(op, start);
+    took(ctx, op, start);
 }
 
 static ct_status rglru(ct_op_ctx *ctx, float *out, const float *x, float *y, const ct_rglru *w,
@@ -205,9 +242,9 @@ static ct_status rglru(ct_op_ctx *ctx, float *out, const float *x, float *y, con
     };
     ct_trace_op *op = entry("rglru", tokens, w->width, of_block, batch->n_segs, cost,
                             "%lld, blocks of %lld", LL(w->width), LL(of_block));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     ct_status st = active->base->rglru(ctx, out, x, y, w, work, batch, state_offset, err);
-    took(op, start);
+    took(ctx, op, start);
     return st;
 }
 
@@ -225,9 +262,9 @@ static void selective_scan(ct_op_ctx *ctx, float *y, const ct_scan *scan, const 
     };
     ct_trace_op *op = entry("selective_scan", tokens, width, states, n_segs, cost, "%lld x %lld",
                             LL(width), LL(states));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     active->base->selective_scan(ctx, y, scan, batch, state_offset);
-    took(op, start);
+    took(ctx, op, start);
 }
 
 static void route(ct_op_ctx *ctx, int32_t *expert, float *weight, const float *logits,
@@ -237,9 +274,9 @@ static void route(ct_op_ctx *ctx, int32_t *expert, float *weight, const float *l
     ct_cost cost = {4 * values, 0, F32 * (values + 2.0 * (double)(tokens * k)), false};
     ct_trace_op *op =
         entry("route", tokens, experts, k, 0, cost, "%lld of %lld", LL(k), LL(experts));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     active->base->route(ctx, expert, weight, logits, tokens, experts, k);
-    took(op, start);
+    took(ctx, op, start);
 }
 
 /* How many tokens an expert gets is the router's choice and another number at nearly every call, so
@@ -250,9 +287,9 @@ static void gather(ct_op_ctx *ctx, float *y, const float *x, const int32_t *row,
     ct_cost cost = {0, 0, 2.0 * (double)(rows * width) * F32, false};
     ct_trace_op *op = entry("gather", 0, width, 0, 0, cost, "%lld", LL(width));
     active->routed = true;
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     active->base->gather(ctx, y, x, row, rows, width);
-    took(op, start);
+    took(ctx, op, start);
 }
 
 static void scatter_add(ct_op_ctx *ctx, float *x, const float *y, const int32_t *row,
@@ -262,22 +299,9 @@ static void scatter_add(ct_op_ctx *ctx, float *x, const float *y, const int32_t 
     ct_cost cost = {2 * values, 0, 3 * values * F32, false};
     ct_trace_op *op = entry("scatter_add", 0, width, 0, 0, cost, "%lld", LL(width));
     active->routed = false;
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     active->base->scatter_add(ctx, x, y, row, weight, rows, width);
-    took(op, start);
-}
-
-static void rope(ct_op_ctx *ctx, float *x, int64_t heads, int64_t head_dim, int64_t rotary,
-                 float theta, const ct_batch *batch)
-{
-    int64_t tokens = batch->tokens;
-    double values = (double)tokens * (double)(heads * rotary);
-    ct_cost cost = {3 * values, 0, 2 * values * F32, false};
-    ct_trace_op *op = entry("rope", tokens, heads, head_dim, rotary, cost, "%lld x %lld", LL(heads),
-                            LL(head_dim));
-    double start = ct_now_ms();
-    active->base->rope(ctx, x, heads, head_dim, rotary, theta, batch);
-    took(op, start);
+    took(ctx, op, start);
 }
 
 /* Key positions that the query at `position` sees. */
@@ -334,16 +358,16 @@ static ct_status attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err
     ct_cost cost = {
         /* scores and values, 2 D each; scale, maximum, exponential, sum of the softmax */
         .flops = m.pairs * (double)args->heads * (4.0 * (double)args->head_dim + 4),
-        .memory_bytes =
-            m.blocks * CT_KV_BLOCK * 2.0 * (double)(args->kv_heads * args->head_dim) * F32,
+        .memory_bytes = m.blocks * CT_KV_BLOCK * 2.0 * (double)(args->kv_heads * args->head_dim) *
+                        active->cached,
         .activation_bytes = 2 * q * F32,
     };
     ct_trace_op *op =
         entry("attention", args->tokens, m.keys, args->heads, args->n_rows, cost,
               "%lld x %lld, keys %lld", LL(args->heads), LL(args->head_dim), LL(m.keys));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     ct_status st = active->base->attention(ctx, args, err);
-    took(op, start);
+    took(ctx, op, start);
     return st;
 }
 
@@ -354,28 +378,30 @@ static ct_status attention_weights(ct_op_ctx *ctx, const ct_attn_args *args,
     double values = m.pairs * (double)args->heads;
     ct_cost cost = {
         .flops = values * (2.0 * (double)args->head_dim + 4),
-        .memory_bytes = m.blocks * CT_KV_BLOCK * (double)(args->kv_heads * args->head_dim) * F32,
+        .memory_bytes =
+            m.blocks * CT_KV_BLOCK * (double)(args->kv_heads * args->head_dim) * active->cached,
         .activation_bytes = 2 * values * F32,
     };
     ct_trace_op *op =
         entry("attention_weights", m.tokens, m.keys, args->heads, args->head_dim, cost,
               "%lld x %lld, keys %lld", LL(args->heads), LL(args->head_dim), LL(m.keys));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     ct_status st = active->base->attention_weights(ctx, args, out, err);
-    took(op, start);
+    took(ctx, op, start);
     return st;
 }
 
-static void store_kv(ct_op_ctx *ctx, const ct_kv_args *args, const ct_batch *batch)
+static void place_keys(ct_op_ctx *ctx, const ct_place_args *args, const ct_batch *batch)
 {
-    int64_t width = args->kv_heads * args->head_dim;
-    double bytes = 2.0 * (double)(batch->tokens * width) * F32;
-    ct_cost cost = {0, bytes, bytes, false};
-    ct_trace_op *op = entry("store_kv", batch->tokens, width, 0, 0, cost, "%lld x %lld",
-                            LL(args->kv_heads), LL(args->head_dim));
-    double start = ct_now_ms();
-    active->base->store_kv(ctx, args, batch);
-    took(op, start);
+    int64_t width = args->kv_heads * args->head_dim, all = args->heads + 2 * args->kv_heads;
+    double turned = (double)batch->tokens * (double)((args->heads + args->kv_heads) * args->rotary);
+    double values = 2.0 * (double)(batch->tokens * width);
+    ct_cost cost = {3 * turned, values * active->cached, (2 * turned + values) * F32, false};
+    ct_trace_op *op = entry("place_keys", batch->tokens, all, args->head_dim, args->rotary, cost,
+                            "%lld x %lld", LL(all), LL(args->head_dim));
+    double start = clock_ms(ctx);
+    active->base->place_keys(ctx, args, batch);
+    took(ctx, op, start);
 }
 
 static void keep_heads(ct_op_ctx *ctx, uint8_t *keep, float *out, const ct_keep_args *args,
@@ -385,9 +411,9 @@ static void keep_heads(ct_op_ctx *ctx, uint8_t *keep, float *out, const ct_keep_
     ct_cost cost = {0, 0, values * (double)((args->head_dim + 1) * F32 + 1), false};
     ct_trace_op *op = entry("keep_heads", batch->tokens, args->heads, args->head_dim, 0, cost,
                             "%lld x %lld", LL(args->heads), LL(args->head_dim));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     active->base->keep_heads(ctx, keep, out, args, batch);
-    took(op, start);
+    took(ctx, op, start);
 }
 
 static ct_status products(ct_op_ctx *ctx, const ct_product *list, int64_t n, const float *x,
@@ -404,13 +430,30 @@ static ct_status products(ct_op_ctx *ctx, const ct_product *list, int64_t n, con
     cost.activation_bytes += t * (double)rows * F32;
     ct_trace_op *op = entry("products", tokens, list[0].w->cols, rows, n, cost, "%lld x %lld",
                             LL(rows), LL(list[0].w->cols));
-    double start = ct_now_ms();
+    double start = clock_ms(ctx);
     ct_status st = active->base->products(ctx, list, n, x, tokens, err);
-    took(op, start);
+    took(ctx, op, start);
     return st;
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
+
+/* A pass whose operations are timed one by one is neither recorded nor replayed. */
+static ct_status begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
+                       bool *replayed, ct_err *err)
+{
+    ctx->plain = true;
+    return active->base->begin(ctx, batch, memory, shape, replayed, err);
+}
+
+static ct_status end(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
+{
+    ctx->plain = false;
+    ct_status st = active->base->end(ctx, batch, err);
+    if (st != CT_OK || active->failed == CT_OK) return st;
+    *err = active->err;
+    return active->failed;
+}
 
 ct_trace *ct_trace_new(const ct_model *model, ct_err *err)
 {
@@ -421,11 +464,15 @@ ct_trace *ct_trace_new(const ct_model *model, ct_err *err)
     }
     trace->base = model->ops;
     trace->ops = *model->ops;
+    trace->ops.begin = begin;
+    trace->ops.end = end;
+    trace->cached = (double)ct_dtype_bytes(model->cache_dtype);
 #define NOTE(op)                                                                                   \
     if (trace->ops.op) trace->ops.op = op
     NOTE(matmul);
     NOTE(products);
     NOTE(gated_mlp);
+    NOTE(experts);
     NOTE(embed);
     NOTE(rms_norm);
     NOTE(silu_mul);
@@ -434,8 +481,7 @@ ct_trace *ct_trace_new(const ct_model *model, ct_err *err)
     NOTE(conv1d);
     NOTE(rglru);
     NOTE(selective_scan);
-    NOTE(rope);
-    NOTE(store_kv);
+    NOTE(place_keys);
     NOTE(attention);
     NOTE(keep_heads);
     NOTE(attention_weights);

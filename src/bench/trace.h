@@ -4,7 +4,9 @@
  * A traced step runs the model as it is, on a table that passes each call on to the model's own and
  * notes it. So nothing here knows an architecture: an operation says its cost in one place, trace.c,
  * and what a model is made of shows by itself, with its weights and caches as cold as they are in use.
- * The clock is read twice for a call, which adds well under a microsecond.
+ * The clock is read twice for a call, which adds well under a microsecond. A device that computes while
+ * the host goes on is waited for at both, so its operations do not overlap and no pass is replayed from a
+ * recording: whole steps are timed without tracing there (bench.c).
  */
 #ifndef CT_BENCH_TRACE_H
 #define CT_BENCH_TRACE_H
@@ -43,8 +45,11 @@ typedef struct ct_trace {
     size_t n_ops;
     int64_t steps;
     double wall_ms[CT_TRACE_STEPS];
-    bool overflow; /* more shapes than CT_TRACE_OPS */
-    bool routed;   /* between the gather and the scatter_add of an expert's tokens */
+    bool overflow;    /* more shapes than CT_TRACE_OPS */
+    bool routed;      /* between the gather and the scatter_add of an expert's tokens */
+    double cached;    /* bytes of a key's or value's element */
+    ct_status failed; /* the first failure of waiting for the device */
+    ct_err err;
 } ct_trace;
 
 /* A trace of steps of this model, or NULL with err filled; free with free(). */

@@ -17,6 +17,7 @@ static const int64_t ops_rows[OPS_ROWS] = {1, 8,
 
 typedef struct settings {
     bool json, ops, whole; /* whole: the steps as a whole, and start */
+    bool no_start;         /* but not start */
     ct_bench_plan plan;
     ct_limits limits;
 } settings;
@@ -34,7 +35,7 @@ typedef struct outcome {
 
 static double step_ms(const ct_bench_step *s)
 {
-    return ct_trace_median(s->trace->wall_ms, s->trace->steps);
+    return ct_trace_median(s->wall_ms, s->n_wall);
 }
 
 /* A step's time that no traced operation and no choice of tokens accounts for: bookkeeping, copies. */
@@ -80,6 +81,14 @@ static json_t *optional_bytes(int64_t value)
 
 static json_t *machine_json(const ct_limits *l)
 {
+    if (*l->device)
+        return json_pack(
+            "{s:s,s:s,s:s,s:s,s:i,s:i,s:I,s:f,s:f,s:f,s:f,s:s}", "device", l->device, "cpu", l->cpu,
+            "system", l->system, "class", l->class_name, "cores", l->cores, "threads", l->threads,
+            "memory_bytes", (json_int_t)l->memory_bytes, "read_gb_s", l->read_gb_s, "copy_gb_s",
+            l->copy_gb_s, "f32_gflop_s", l->f32_gflop_s, "bf16_gflop_s", l->bf16_gflop_s, "method",
+            "best of 10 runs; reading and copying 2 GiB, f32 multiply-adds in "
+            "registers, a bf16 product of 8192^3 of random numbers by cuBLASLt");
     return json_pack("{s:s,s:s,s:s,s:i,s:i,s:I,s:f,s:f,s:f,s:o,s:s}", "cpu", l->cpu, "system",
                      l->system, "class", l->class_name, "cores", l->cores, "threads", l->threads,
                      "memory_bytes", (json_int_t)l->memory_bytes, "read_gb_s_one_thread",
@@ -106,8 +115,7 @@ static json_t *step_json(const outcome *o, const settings *set, const ct_bench_s
 {
     double ms = step_ms(s);
     json_t *times = json_array(), *ops = json_array();
-    for (int64_t i = 0; i < s->trace->steps; i++)
-        json_array_append_new(times, json_real(s->trace->wall_ms[i]));
+    for (int64_t i = 0; i < s->n_wall; i++) json_array_append_new(times, json_real(s->wall_ms[i]));
     for (size_t i = 0; set->ops && i < s->trace->n_ops; i++)
         json_array_append_new(ops, op_json(o, set, s->trace, &s->trace->list[i]));
     return json_pack(
@@ -140,6 +148,15 @@ static json_t *model_json(const char *dir, const outcome *o, const settings *set
 
 static void print_machine(const ct_limits *l)
 {
+    if (*l->device) {
+        printf("%s, %.1f GiB (%s), host %s\nlimits of %s (best of 10):\n", l->device,
+               (double)l->memory_bytes / (1024.0 * MIB), l->system, l->cpu, l->class_name);
+        printf("  %-32s%9.1f GB/s, copying %.1f (read and written)\n", "reading memory",
+               l->read_gb_s, l->copy_gb_s);
+        printf("  %-32s%9.0f GFLOP/s\n", "f32 multiply-add in registers", l->f32_gflop_s);
+        printf("  %-32s%9.0f GFLOP/s\n", "bf16 product of 8192^3", l->bf16_gflop_s);
+        return;
+    }
     printf("%s\n%d cores, %.1f GiB, %s\n", l->cpu, l->cores,
            (double)l->memory_bytes / (1024.0 * MIB), l->system);
     printf("limits of %s with %d threads (best of %d):\n", l->class_name, l->threads,
@@ -194,7 +211,7 @@ static void print_ops(const outcome *o, const settings *set, const ct_bench_step
 {
     char name[40];
     step_name(s, name, sizeof name);
-    double ms = step_ms(s);
+    double ms = ct_trace_median(s->trace->wall_ms, s->trace->steps);
     printf("\n%s, cache %lld: %.1f ms, of which %.1f outside operations", name,
            (long long)s->cache_tokens, ms, outside_ms(s));
     printf(s->decode ? ", %.1f choosing\n" : "\n", choose_ms(s));
@@ -246,23 +263,25 @@ static ct_status bench_model(const ct_args *args, const char *dir, const setting
     ct_status st = CT_OK;
     const char *compute = ct_args_text(args, "--compute", "auto");
     const char *device = ct_args_text(args, "--device", "cpu");
-    ct_model_options options = {
-        .device = device,
-        .compute = !strcmp(compute, "f32")    ? CT_CHOOSE_F32
-                   : !strcmp(compute, "bf16") ? CT_CHOOSE_BF16
-                                              : CT_CHOOSE_AUTO,
-        .threads = (int)ct_args_int(args, "--threads", 0),
-    };
+    const ct_model_options options = ct_cli_model_options(args);
     *o = (outcome){.start_ms = -1};
     ct_usage before = ct_usage_now();
     CT_TRY(ct_model_open(dir, &options, &o->model, err));
-    if (set->whole) {
+    if (set->whole && !set->no_start) {
         /* A new process counts what this one has in memory, so nothing is mapped meanwhile. */
         ct_model_close(o->model);
         o->model = NULL;
         char threads[32];
         snprintf(threads, sizeof threads, "%d", set->limits.threads);
-        const char *more[] = {"--threads", threads, "--compute", compute, "--device", device, NULL};
+        const char *more[] = {"--threads",
+                              threads,
+                              "--compute",
+                              compute,
+                              "--device",
+                              device,
+                              options.weights ? "--weights" : NULL,
+                              options.weights,
+                              NULL};
         char *copy[sizeof more / sizeof *more];
         memcpy(copy, more, sizeof copy); /* as posix_spawn wants them; it writes none */
         CT_TRY(ct_bench_start("/proc/self/exe", dir, copy, set->plan.repeat, &o->start_ms,
@@ -310,6 +329,9 @@ static ct_status read_settings(const ct_args *args, settings *set, ct_err *err)
     set->json = ct_args_has(args, "--json");
     set->ops = strcmp(only, "model") != 0;
     set->whole = strcmp(only, "ops") != 0;
+    set->no_start = ct_args_has(args, "--no-start");
+    set->plan.ops = set->ops;
+    set->plan.cache = ct_args_int(args, "--cache", 0);
     set->plan.repeat = (int)ct_args_int(args, "--repeat", 3);
     CT_TRY(read_list(ct_args_text(args, "--prefill", set->whole ? "512,2048" : "512"), "--prefill",
                      1 << 20, set->plan.prefill, &set->plan.n_prefill, err));
@@ -334,7 +356,8 @@ static int run_bench(const ct_args *args)
         n = ct_cli_has_file(demo_model, "config.json");
     }
     CT_TRY(read_settings(args, &set, &err));
-    CT_TRY(ct_limits_measure((int)ct_args_int(args, "--threads", 0), &set.limits, &err));
+    CT_TRY(ct_limits_measure(ct_args_text(args, "--device", "cpu"),
+                             (int)ct_args_int(args, "--threads", 0), &set.limits, &err));
     if (set.json) models = json_array();
     else print_machine(&set.limits);
     for (size_t i = 0; i < n; i++) {
@@ -376,9 +399,15 @@ static const ct_option options[] = {
     {"--prefill", NULL, CT_ARG_TEXT, "LIST", "Lengths of prompts, such as 512,2048 (default).", 0,
      0},
     {"--rows", NULL, CT_ARG_TEXT, "LIST", "Rows of decode steps (default 1,8,11,64).", 0, 0},
+    {"--cache", NULL, CT_ARG_INT, "N",
+     "Tokens before the decode steps (default 1000, and for a row alone 2048 as well).", 1,
+     1048576},
+    {"--no-start", NULL, CT_ARG_FLAG, NULL,
+     "Do not time a process from its start to the first token.", 0, 0},
     {"--repeat", NULL, CT_ARG_INT, "N",
      "Runs of each prefill (default 3); decode steps: twice as many.", 1, CT_BENCH_REPEAT_MAX},
     {"--json", NULL, CT_ARG_FLAG, NULL, "Print one JSON object.", 0, 0},
+    CT_OPTION_WEIGHTS,
     CT_OPTION_DEVICE,
     CT_OPTION_COMPUTE,
     CT_OPTION_THREADS,
@@ -393,7 +422,11 @@ const ct_verb ct_verb_bench = {
         "Measures what the machine can do at most, then runs each model: prompts, decode steps of "
         "several rows after 1,000 tokens of cache (forked from one prefill, and with keys of their "
         "own), and a process from its start to its first token. Every operation of these steps is "
-        "timed where it runs.\n\n"
+        "timed where it runs. On a GPU the operations are timed in steps of their own, in which "
+        "each "
+        "is waited for; whole steps are timed as generation runs them, recorded passes and the "
+        "choice "
+        "of greedy tokens on the device included.\n\n"
         "The share of the limit is the time that the measured limits allow over the time it took: "
         "arithmetic at the machine's rate or bytes at its read bandwidth, whichever takes longer. "
         "An operation's bytes are its weights, keys and states, and its activations, each counted "

@@ -377,6 +377,7 @@ static const ct_option options[] = {
     {"--option", NULL, CT_ARG_TEXTS, "KEY=VALUE",
      "A single option of the semantics, such as kv_cache=off; may be repeated.", 0, 0},
     CT_OPTION_WINDOW,
+    CT_OPTION_WEIGHTS,
     {"--force-ids", NULL, CT_ARG_TEXT, "LIST",
      "Feed these ids instead of the chosen ones (teacher forcing).", 0, 0},
     {"--save-logits", NULL, CT_ARG_TEXT, "FILE",

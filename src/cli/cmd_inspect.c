@@ -6,6 +6,7 @@
 #include "cli/verbs.h"
 #include "io/memory.h"
 #include "load/load.h"
+#include "load/synth.h"
 #include "model/model.h"
 
 static void print_bytes(const char *label, int64_t bytes)
@@ -61,12 +62,14 @@ static void print_memory(const ct_model *model, int64_t tokens)
     printf("%-20s%s, %s available\n", "memory", ct_cli_bytes(total, memory.total_bytes),
            ct_cli_bytes(available, memory.available_bytes));
     int64_t beside = memory.available_bytes - needs.weights - needs.working;
-    double rate = needs.weights > memory.available_bytes
+    double rate = needs.weights > memory.available_bytes && model->folder
                       ? ct_folder_read_rate(model->folder, 256 << 20, 1000)
                       : 0;
     ct_cli_memory_text(text, sizeof text, needs.weights, needs.read_per_token,
                        memory.available_bytes, rate);
-    if (*text) printf("%-20s%s\n", "warning", text);
+    if (*text && !model->folder)
+        printf("%-20sthe random weights take more memory than is available here\n", "warning");
+    else if (*text) printf("%-20s%s\n", "warning", text);
     else
         printf("%-20sthe weights and %lld sequences of %lld tokens\n", "fits",
                (long long)(beside > 0 ? beside / (state > 0 ? state : 1) : 0), (long long)tokens);
@@ -113,11 +116,41 @@ static json_t *info_json(const ct_model *model, int64_t tokens)
         (json_int_t)i->state_bytes_per_block, "bos", i->bos, "eos", i->eos, "pad", i->pad);
 }
 
+/* The tensors of a random model and how each is drawn, for who makes the same numbers elsewhere. Streams
+ * are text: JSON readers may not hold 64 bits. */
+static ct_status add_tensors(json_t *object, const char *dir, ct_err *err)
+{
+    ct_status st;
+    json_t *config = NULL, *list = json_array();
+    ct_synth_tensor *tensors = NULL;
+    size_t n = 0;
+    char stream[24];
+    CT_TRY(ct_config_open(dir, &config, err));
+    CT_TRY(ct_model_synth_tensors(config, dir, &tensors, &n, err));
+    for (size_t i = 0; i < n; i++) {
+        json_t *shape = json_array();
+        for (int d = 0; d < tensors[i].rank; d++)
+            json_array_append_new(shape, json_integer(tensors[i].shape[d]));
+        snprintf(stream, sizeof stream, "%llu",
+                 (unsigned long long)ct_synth_stream(tensors[i].name));
+        json_array_append_new(list,
+                              json_pack("{s:s,s:o,s:s,s:f,s:f}", "name", tensors[i].name, "shape",
+                                        shape, "stream", stream, "scale", (double)tensors[i].scale,
+                                        "offset", (double)tensors[i].offset));
+    }
+    if (json_object_set(object, "tensors", list) != 0) st = ct_fail_memory(err, "JSON output", 0);
+done:
+    json_decref(config);
+    json_decref(list);
+    free(tensors);
+    return st;
+}
+
 /* What is only known once every weight has been read. */
 static ct_status read_weights(ct_model *model, int64_t *nonfinite, const char **where, ct_err *err)
 {
     ct_status st = ct_model_hash(model, err);
-    if (st == CT_OK) *nonfinite = count_nonfinite(model->folder, where);
+    if (st == CT_OK && model->folder) *nonfinite = count_nonfinite(model->folder, where);
     return st;
 }
 
@@ -131,7 +164,11 @@ static int run_inspect(const ct_args *args)
     ct_status st;
     ct_model *model = NULL;
     ct_tokenizer *tokenizer = NULL;
-    CT_TRY(ct_model_open_unhashed(operands[0], NULL, &model, &err));
+    const ct_model_options look = {.weights = ct_args_text(args, "--weights", NULL)};
+    bool lists = ct_args_has(args, "--tensors");
+    if (lists && !(json && look.weights))
+        return ct_args_usage(args, "--tensors: expected --json and --weights random:SEED with it");
+    CT_TRY(ct_model_describe(operands[0], &look, &model, &err));
     if (ct_cli_has_file(operands[0], "tokenizer.json"))
         CT_TRY(ct_tokenizer_open(operands[0], &tokenizer, &err));
     if (json) {
@@ -139,6 +176,11 @@ static int run_inspect(const ct_args *args)
         json_t *object = info_json(model, tokens);
         if (object && reads)
             json_object_set_new(object, "nonfinite_weights", json_integer(nonfinite));
+        st = object && lists ? add_tensors(object, operands[0], &err) : CT_OK;
+        if (st != CT_OK) {
+            json_decref(object);
+            goto done;
+        }
         if (object && tokenizer)
             json_object_set_new(object, "tokenizer_hash",
                                 json_string(ct_tokenizer_hash(tokenizer)));
@@ -169,6 +211,11 @@ static const ct_option options[] = {
      2147483647.0},
     {"--no-read", NULL, CT_ARG_FLAG, NULL,
      "Read no weights through: no hash, no search for NaN, at once for any size.", 0, 0},
+    CT_OPTION_WEIGHTS,
+    {"--tensors", NULL, CT_ARG_FLAG, NULL,
+     "With --json and random weights: also every tensor's name, shape, random stream, scale and "
+     "offset.",
+     0, 0},
     {"--json", NULL, CT_ARG_FLAG, NULL, "Print one JSON object.", 0, 0},
 };
 

@@ -65,7 +65,10 @@ static void print_plan(const ct_run_result *r, bool memory_given)
     printf("decode            %lld steps of up to %lld rows, if no answer ends early\n",
            (long long)r->decode_steps, (long long)r->decode_rows);
     printf("memory of states  %s at most; limit %s (%s)\n", size_text(r->state_bytes, states),
-           size_text(r->memory_limit, limit), memory_given ? "--memory" : "half of what is free");
+           size_text(r->memory_limit, limit),
+           memory_given          ? "--memory"
+           : r->memory_of_device ? "what the device has free, less a tenth"
+                                 : "half of what is free");
     if (r->recordings > 0)
         printf("recordings        %lld files, %s at most\n", (long long)r->recordings,
                size_text(r->recording_bytes, recordings));
@@ -119,7 +122,8 @@ static ct_status warn_memory(const ct_args *args, const ct_study *study, const c
         char *dir = NULL;
         ct_model *model = NULL;
         st = ct_study_model_dir(study, m, root, &dir, err);
-        if (st == CT_OK) st = ct_model_open_unhashed(dir, NULL, &model, err);
+        const ct_model_options look = {.weights = ct_args_text(args, "--weights", NULL)};
+        if (st == CT_OK) st = ct_model_describe(dir, &look, &model, err);
         if (st == CT_OK) ct_cli_warn_memory(args, model);
         ct_model_close(model);
         free(dir);
@@ -153,6 +157,7 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
                                               : CT_CHOOSE_AUTO,
         .threads = (int)ct_args_int(args, "--threads", 0),
         .limit = ct_args_int(args, "--limit", 0),
+        .weights = ct_args_text(args, "--weights", NULL),
         .memory = parse_size(ct_args_text(args, "--memory", "0")),
         .dry_run = ct_args_has(args, "--dry-run"),
         .alone = ct_args_has(args, "--alone"),
@@ -164,7 +169,8 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     printf("study    %s\n", ct_study_name(study));
     fflush(stdout);
     if (!options.dry_run) {
-        CT_TRY(warn_memory(args, study, options.model_root, err));
+        if (strncmp(options.device, "cuda", 4) != 0)
+            CT_TRY(warn_memory(args, study, options.model_root, err));
     }
     st = ct_run_study(study, &options, &result, err);
     ct_progress_clear(&progress);
@@ -230,12 +236,14 @@ static const ct_option options[] = {
     {"--limit", NULL, CT_ARG_INT, "N", "Run at most N cells now.", 1, 9e15},
     {"--memory", NULL, CT_ARG_TEXT, "SIZE",
      "Bytes, or with K, M or G, that states of sequences and recordings may take (default: half "
-     "of the machine's free memory). With less, more is computed again; outcomes stay the same.",
+     "of the machine's free memory; on a GPU, nine tenths of what it has beside the weights). With "
+     "less, more is computed again; outcomes stay the same.",
      0, 0},
     {"--alone", NULL, CT_ARG_FLAG, NULL,
      "Compute every cell by itself, one after another: no shared prefill, no batch. Outcomes are "
      "the same, so this shows that the plan changes nothing; it takes many times longer.",
      0, 0},
+    CT_OPTION_WEIGHTS,
     CT_OPTION_DEVICE,
     CT_OPTION_COMPUTE,
     CT_OPTION_THREADS,

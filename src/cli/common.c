@@ -12,17 +12,23 @@
 #include "model/model.h"
 #include "tok/chat.h"
 
-ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err)
+ct_model_options ct_cli_model_options(const ct_args *args)
 {
     const char *compute = ct_args_text(args, "--compute", "auto");
-    ct_model_options options = {
+    return (ct_model_options){
         .device = ct_args_text(args, "--device", "cpu"),
         .compute = !strcmp(compute, "f32")    ? CT_CHOOSE_F32
                    : !strcmp(compute, "bf16") ? CT_CHOOSE_BF16
                                               : CT_CHOOSE_AUTO,
         .threads = (int)ct_args_int(args, "--threads", 0),
-        .window_visible = ct_args_int(args, "--window-visible", 0),
+        .weights = ct_args_text(args, "--weights", NULL),
     };
+}
+
+ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err)
+{
+    ct_model_options options = ct_cli_model_options(args);
+    options.window_visible = ct_args_int(args, "--window-visible", 0);
     ct_status st =
         ct_model_open_unhashed(ct_args_text(args, "--model", NULL), &options, model, err);
     if (st != CT_OK) return st;
@@ -59,6 +65,7 @@ void ct_cli_memory_text(char *out, size_t size, int64_t weights, int64_t read_pe
 void ct_cli_warn_memory(const ct_args *args, const ct_model *model)
 {
     char text[512];
+    if (!model->folder || !model->ops->host_memory) return; /* nothing is read again */
     ct_model_needs needs = ct_model_get_needs(model);
     ct_memory memory = ct_memory_read("");
     double rate = memory.available_bytes >= 0 && needs.weights > memory.available_bytes

@@ -16,8 +16,18 @@
     }
 #define CT_OPTION_DEVICE                                                                           \
     {                                                                                              \
-        "--device", NULL, CT_ARG_CHOICE, "cpu|ref",                                                \
-            "Where to compute: cpu (default), or ref, the slow scalar reference.", 0, 0            \
+        "--device", NULL, CT_ARG_TEXT, "NAME",                                                     \
+            "Where to compute: cpu (default), cuda or cuda:N (a GPU), or ref, the slow "           \
+            "scalar reference.",                                                                   \
+            0, 0                                                                                   \
+    }
+#define CT_OPTION_WEIGHTS                                                                          \
+    {                                                                                              \
+        "--weights", NULL, CT_ARG_TEXT, "random:SEED",                                             \
+            "Random weights instead of the folder's, made in the device's memory: the numbers of " \
+            "`cortado synth --seed SEED` (random:SEED:f32: those of --dtype f32). The folder "     \
+            "needs config.json, and tokenizer files where text is read or written.",               \
+            0, 0                                                                                   \
     }
 #define CT_OPTION_THREADS                                                                          \
     {                                                                                              \
@@ -46,10 +56,12 @@
             "Take the text as a user's message and put it into the model's chat template.", 0, 0   \
     }
 
-/* Opens the model that --model names, after a warning if its weights are larger than memory, with --device, --threads, --compute, --window-visible. */
+/* What --device, --compute, --threads and --weights say. */
+ct_model_options ct_cli_model_options(const ct_args *args);
+/* Opens the model that --model names with these and --window-visible, after a warning if its weights are larger than memory. */
 ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err) CT_CHECK;
 
-/* Prints one line on stderr if the model's weights are larger than the memory that is available. */
+/* Prints one line on stderr if the model's mapped weights are larger than the memory that is available. */
 void ct_cli_warn_memory(const ct_args *args, const ct_model *model);
 /* The warning's text: weights of so many bytes, of which a token alone reads so many, that come from
  * storage at `rate` bytes a second (0: not known); "" if they fit. */

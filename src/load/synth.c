@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 #include "io/file.h"
+#include "io/memory.h"
 #include "io/safetensors.h"
 #include "load/load.h"
 
@@ -183,4 +184,10 @@ ct_status ct_synth_write(const char *dir, const char *config_path, const ct_synt
                          size_t n, uint64_t seed, ct_dtype dtype, ct_err *err)
 {
     return ct_synth_write_shards(dir, config_path, tensors, n, seed, dtype, 4000000000u, err);
+}
+
+int64_t ct_synth_host_memory(void)
+{
+    int64_t available = ct_memory_read("").available_bytes;
+    return available < 0 ? INT64_MAX : available;
 }

@@ -29,13 +29,11 @@ static inline uint64_t ct_synth_stream(const char *name)
     return ct_hash_bytes(name, strlen(name)).low;
 }
 
-/* Element i. In double, 2u - 1 and its product with an f32 are exact, so one sum and one rounding
- * to f32 remain, and a compiler that fuses them changes nothing. */
+/* Element i. */
 static inline float ct_synth_value(uint64_t seed, uint64_t stream, uint64_t i, float scale,
                                    float offset)
 {
-    double unit = 2.0 * (double)ct_rng_f32(seed, stream, i) - 1.0;
-    return (float)((double)offset + (double)scale * unit);
+    return ct_rng_uniform(seed, stream, i, scale, offset);
 }
 
 /* Writes DIR/model.safetensors with n tensors as CT_F32 or CT_BF16 (rounded to nearest even), or
@@ -47,5 +45,8 @@ ct_status ct_synth_write(const char *dir, const char *config_path, const ct_synt
 ct_status ct_synth_write_shards(const char *dir, const char *config_path,
                                 const ct_synth_tensor *tensors, size_t n, uint64_t seed,
                                 ct_dtype dtype, uint64_t shard_bytes, ct_err *err) CT_CHECK;
+
+/* Bytes of the host's memory that random weights may take; INT64_MAX: not known. */
+int64_t ct_synth_host_memory(void);
 
 #endif

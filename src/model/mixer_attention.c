@@ -13,8 +13,8 @@
 #include "model/state.h"
 
 static const ct_op_need needs[] = {
-    CT_NEEDS(matmul),   CT_NEEDS(products),  CT_NEEDS(rope),
-    CT_NEEDS(store_kv), CT_NEEDS(attention), CT_NEEDS(keep_heads),
+    CT_NEEDS(matmul),    CT_NEEDS(products),   CT_NEEDS(place_keys),
+    CT_NEEDS(attention), CT_NEEDS(keep_heads),
 };
 
 static size_t floats(const void *part, const ct_model *model, int64_t tokens)
@@ -53,8 +53,9 @@ void ct_attn_mean_positions(const ct_attn_row *attn, ct_stage stage, int64_t *be
 /* Writes mean * (sum of the values at marked positions begin .. end-1) to every head of every token
  * of the run. Each kv head serves heads_per_group heads. */
 static void write_mean_values(const ct_model_info *info, const ct_attn_row *row, int64_t v_offset,
-                              int64_t begin, int64_t end, double mean, float *out)
+                              double mean, float *out)
 {
+    int64_t begin = row->mean->begin, end = row->mean->end;
     int64_t groups = info->kv_heads, dim = info->head_dim, per_group = info->heads / groups;
     if (end > row->marked_count) end = row->marked_count;
     for (int64_t g = 0; g < groups; g++)
@@ -77,8 +78,8 @@ static void write_mean_values(const ct_model_info *info, const ct_attn_row *row,
  * mean times the sum of the marked values. The masses come from the attention operation itself,
  * with values of 1 (2 where a position counts twice) in place of the real ones. */
 static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const ct_edit_run *run,
-                                const ct_attn_row *attn, ct_stage stage, float *mass, float *ones,
-                                float *twos, float *out_mean, ct_err *err)
+                                const ct_attn_row *attn, float *mass, float *ones, float *twos,
+                                float *out_mean, ct_err *err)
 {
     const ct_model_info *info = &pass->model->info;
     int64_t heads = info->heads, dim = info->head_dim, width = info->kv_heads * dim;
@@ -108,9 +109,7 @@ static ct_status mean_per_layer(ct_pass *pass, const ct_attn_args *args, const c
     for (int64_t i = 0; i < attn->seg.count * heads; i++)
         total += (double)mass[(attn->seg.first * heads + i) * dim];
     double mean = run->mean_columns ? total / (double)heads / (double)run->mean_columns : 0;
-    int64_t begin, end;
-    ct_attn_mean_positions(attn, stage, &begin, &end);
-    write_mean_values(info, attn, args->v_offset, begin, end, mean, args->out);
+    write_mean_values(info, attn, args->v_offset, mean, args->out);
     *out_mean = (float)mean;
     return CT_OK;
 }
@@ -132,19 +131,17 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
 
     const ct_product in[] = {{q, &m->q, NULL}, {k, &m->k, NULL}, {v, &m->v, NULL}};
     CT_TRY(ops->products(&pass->op, in, 3, normed, tokens, err));
-    if (model->rotary > 0) {
-        ops->rope(&pass->op, q, info->heads, info->head_dim, model->rotary, model->rope_theta,
-                  &pass->batch);
-        ops->rope(&pass->op, k, info->kv_heads, info->head_dim, model->rotary, model->rope_theta,
-                  &pass->batch);
-    }
-    const ct_kv_args kv = {.k = k,
-                           .v = v,
-                           .kv_heads = info->kv_heads,
-                           .head_dim = info->head_dim,
-                           .k_offset = ct_attn_kv_offset(layer, info, 0),
-                           .v_offset = ct_attn_kv_offset(layer, info, 1)};
-    ops->store_kv(&pass->op, &kv, &pass->batch);
+    const ct_place_args place = {.q = q,
+                                 .k = k,
+                                 .v = v,
+                                 .heads = info->heads,
+                                 .kv_heads = info->kv_heads,
+                                 .head_dim = info->head_dim,
+                                 .rotary = model->rotary,
+                                 .theta = model->rope_theta,
+                                 .k_offset = ct_attn_kv_offset(layer, info, 0),
+                                 .v_offset = ct_attn_kv_offset(layer, info, 1)};
+    ops->place_keys(&pass->op, &place, &pass->batch);
 
     ct_attn_args args = {
         .tokens = tokens,
@@ -156,8 +153,8 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
         .out = out,
         .entropy_bits = pass->wants_entropy ? ct_pass_floats(pass, head_size) : NULL,
         .l2 = pass->wants_l2 ? ct_pass_floats(pass, head_size) : NULL,
-        .k_offset = kv.k_offset,
-        .v_offset = kv.v_offset,
+        .k_offset = place.k_offset,
+        .v_offset = place.v_offset,
         .rows = pass->attn,
         .n_rows = (int64_t)pass->plan->n_runs,
         .batch = &pass->batch,
@@ -172,7 +169,9 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
     }
     CT_TRY(ops->attention(&pass->op, &args, err));
     float *means = NULL;
-    if (pass->has_layer_means) {
+    if (pass->has_layer_means && ops->layer_mean) {
+        CT_TRY(ops->layer_mean(&pass->op, &args, ct_pass_floats(pass, q_size), &pass->batch, err));
+    } else if (pass->has_layer_means) {
         size_t block = (size_t)(CT_KV_BLOCK * info->kv_heads * info->head_dim);
         float *mass = ct_pass_floats(pass, q_size);
         float *ones = ct_pass_floats(pass, block), *twos = ct_pass_floats(pass, block);
@@ -181,8 +180,8 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
             for (size_t i = pass->rows[r].first_run;
                  i < pass->rows[r].first_run + pass->rows[r].n_runs; i++)
                 if (pass->plan->runs[i].mean_per_layer)
-                    CT_TRY(mean_per_layer(pass, &args, &pass->plan->runs[i], &pass->attn[i],
-                                          pass->rows[r].stage, mass, ones, twos, &means[i], err));
+                    CT_TRY(mean_per_layer(pass, &args, &pass->plan->runs[i], &pass->attn[i], mass,
+                                          ones, twos, &means[i], err));
     }
     uint8_t *keep = NULL;
     if (pass->keep) {

@@ -103,9 +103,9 @@ struct ct_model {
     ct_compute compute;
     ct_dtype cache_dtype; /* of keys and values */
     int threads;
-    ct_folder *folder;
+    ct_folder *folder; /* NULL: random weights */
     ct_model_info info;
-    char weights_hash[40];
+    char weights_hash[96];
 
     /* Top level. x = embed[id] * embed_scale; after the layers, logits = soft_cap(norm(x) head^T).
      */
@@ -118,6 +118,8 @@ struct ct_model {
 
     ct_layer *layers;                 /* [info.layers] */
     int64_t matrix_rows, matrix_cols; /* the largest among the layers' matrices */
+    bool tied;                        /* the head is the embeddings */
+    bool described;                   /* ct_model_describe: there are no weights to compute with */
     void **owned;                     /* freed on close */
     size_t n_owned, owned_capacity;
     void **placed; /* likewise in the backend's memory */
@@ -128,6 +130,16 @@ struct ct_model {
 ct_status ct_model_open_unhashed(const char *dir, const ct_model_options *options, ct_model **out,
                                  ct_err *err) CT_CHECK;
 ct_status ct_model_hash(ct_model *model, ct_err *err) CT_CHECK;
+/* A model that can be asked (info, needs, bytes of states) and not run: where its weights are random
+ * they are not made, and no device is looked for but to name its class. */
+ct_status ct_model_describe(const char *dir, const ct_model_options *options, ct_model **out,
+                            ct_err *err) CT_CHECK;
+/* The backend that a device's name stands for ("cpu", "ref", "cuda", "cuda:1"), and its number there. */
+ct_status ct_device_choose(const char *device, const ct_ops **out, int *index,
+                           ct_err *err) CT_CHECK;
+/* Bytes that states of sequences can take on a device with memory of its own, beside the weights and
+ * the working memory of a session; -1: the model computes in the host's memory. */
+int64_t ct_model_free_bytes(const ct_model *model);
 
 /* What a model needs, in bytes, known before its weights are read. */
 typedef struct ct_model_needs {
@@ -143,6 +155,29 @@ int64_t ct_session_working_bytes(const ct_model *model);
 
 /* Zeroed memory that lives as long as the model, or NULL with err filled. */
 void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err);
+/* Likewise in the backend's memory; `what` is named by the error. */
+void *ct_model_place(ct_model *model, size_t bytes, const char *what, ct_err *err);
+
+/* ---- random weights (random.c) -------------------------------------------------------------- */
+
+/* What "random:SEED" or "random:SEED:DTYPE" says. */
+typedef struct ct_random_weights {
+    uint64_t seed;
+    ct_dtype dtype; /* as they would be stored: BF16 (default) or F32 */
+} ct_random_weights;
+ct_status ct_random_parse(const char *text, ct_random_weights *out, ct_err *err) CT_CHECK;
+/* As ct_synth_tensors, one entry: a uniform number in [-s, s) has the deviation s / sqrt(3). */
+ct_synth_tensor ct_random_tensor(const ct_tensor_spec *spec);
+/* Sets every listed matrix's shape and stored type, and what info says of the weights. */
+void ct_random_describe(ct_model *model, const ct_tensor_list *tensors,
+                        const ct_random_weights *how);
+/* Makes them in the backend's memory with the bits that loading them from a folder of `cortado synth`
+ * would give. CT_ERR_MEMORY before anything is made if there is too little. */
+ct_status ct_random_fill_all(ct_model *model, const ct_tensor_list *tensors,
+                             const ct_random_weights *how, ct_err *err) CT_CHECK;
+/* The text that stands for the weights' hash, in model->weights_hash. */
+ct_status ct_random_hash(ct_model *model, const json_t *config, const ct_tensor_list *tensors,
+                         const ct_random_weights *how, ct_err *err) CT_CHECK;
 
 /* CT_ERR_UNSUPPORTED, naming the operation, if the model's backend lacks one that its layers need.
  */

@@ -62,6 +62,16 @@ void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err)
     return own(model, memory, err) == CT_OK ? memory : NULL;
 }
 
+void *ct_model_place(ct_model *model, size_t bytes, const char *what, ct_err *err)
+{
+    void *memory = model->ops->alloc(model->device, bytes);
+    if (!memory) {
+        ct_fail_memory(err, what, bytes);
+        return NULL;
+    }
+    return own_placed(model, memory, err) == CT_OK ? memory : NULL;
+}
+
 ct_tensor_spec *ct_tensor_list_add(ct_tensor_list *list, ct_err *err, int rank,
                                    const int64_t *shape, float scale, float offset, const char *fmt,
                                    ...)
@@ -119,8 +129,7 @@ static ct_status choose_arch(const json_t *config, const char *where, const ct_a
                    architecture ? architecture : type);
 }
 
-/* The backend that a device's name stands for: "cpu", "ref", "cuda", "cuda:1". */
-static ct_status choose_ops(const char *device, const ct_ops **out, int *index, ct_err *err)
+ct_status ct_device_choose(const char *device, const ct_ops **out, int *index, ct_err *err)
 {
     *index = 0;
     if (!device || strcmp(device, "cpu") == 0) {
@@ -184,10 +193,33 @@ ct_status ct_model_check_ops(const ct_model *model, ct_err *err)
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err *err)
+static int64_t spec_count(const ct_tensor_spec *spec)
 {
     int64_t count = 1;
     for (int i = 0; i < spec->rank; i++) count *= spec->shape[i];
+    return count;
+}
+
+/* Fills in a matrix's shape, and enters it in what is said of the whole. */
+static void note_matrix(ct_model *model, const ct_tensor_spec *spec, int64_t count)
+{
+    spec->matrix->cols = spec->shape[spec->rank - 1];
+    spec->matrix->rows = count / spec->matrix->cols;
+    if (spec->matrix != &model->embed && spec->matrix != &model->head) {
+        if (spec->matrix->rows > model->matrix_rows) model->matrix_rows = spec->matrix->rows;
+        if (spec->matrix->cols > model->matrix_cols) model->matrix_cols = spec->matrix->cols;
+    }
+    int64_t bytes = count * (int64_t)ct_dtype_bytes(spec->matrix->dtype);
+    model->info.weight_bytes += bytes;
+    if (spec->expert) model->info.expert_bytes += bytes;
+    const char *dtype = ct_dtype_name(spec->matrix->dtype);
+    if (!model->info.dtype) model->info.dtype = dtype;
+    else if (strcmp(model->info.dtype, dtype) != 0) model->info.dtype = "mixed";
+}
+
+static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err *err)
+{
+    int64_t count = spec_count(spec);
     model->info.parameters += count;
     if (spec->vector) {
         float *values = NULL;
@@ -201,27 +233,31 @@ static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err
     ct_status st =
         ct_folder_tensor(model->folder, spec->name, spec->shape, spec->rank, spec->matrix, err);
     if (st != CT_OK) return st;
-    spec->matrix->cols = spec->shape[spec->rank - 1];
-    spec->matrix->rows = count / spec->matrix->cols;
-    if (spec->matrix != &model->embed && spec->matrix != &model->head) {
-        if (spec->matrix->rows > model->matrix_rows) model->matrix_rows = spec->matrix->rows;
-        if (spec->matrix->cols > model->matrix_cols) model->matrix_cols = spec->matrix->cols;
-    }
-    int64_t bytes = count * (int64_t)ct_dtype_bytes(spec->matrix->dtype);
-    model->info.weight_bytes += bytes;
-    if (spec->expert) model->info.expert_bytes += bytes;
-    const char *dtype = ct_dtype_name(spec->matrix->dtype);
-    if (!model->info.dtype) model->info.dtype = dtype;
-    else if (strcmp(model->info.dtype, dtype) != 0) model->info.dtype = "mixed";
+    note_matrix(model, spec, count);
     return CT_OK;
+}
+
+void ct_random_describe(ct_model *model, const ct_tensor_list *tensors,
+                        const ct_random_weights *how)
+{
+    for (size_t t = 0; t < tensors->n; t++) {
+        const ct_tensor_spec *spec = &tensors->specs[t];
+        int64_t count = spec_count(spec);
+        model->info.parameters += count;
+        if (spec->vector) {
+            model->info.weight_bytes += count * (int64_t)sizeof(float);
+        } else {
+            spec->matrix->dtype = how->dtype;
+            note_matrix(model, spec, count);
+        }
+    }
 }
 
 /* Takes a loaded tensor over into the backend's memory. Matrices become bf16 where products are in
  * bf16, which is what products would make of them. */
 static ct_status upload(ct_model *model, ct_tensor_spec *spec, ct_err *err)
 {
-    int64_t count = 1;
-    for (int i = 0; i < spec->rank; i++) count *= spec->shape[i];
+    int64_t count = spec_count(spec);
     const void *from = spec->vector ? (const void *)*spec->vector : spec->matrix->data;
     ct_dtype dtype = spec->vector ? CT_F32 : spec->matrix->dtype;
     uint16_t *rounded = NULL;
@@ -234,9 +270,8 @@ static ct_status upload(ct_model *model, ct_tensor_spec *spec, ct_err *err)
         dtype = CT_BF16;
     }
     size_t bytes = (size_t)count * ct_dtype_bytes(dtype);
-    void *to = model->ops->alloc(model->device, bytes);
-    ct_status st = to ? own_placed(model, to, err) : ct_fail_memory(err, spec->name, bytes);
-    if (st == CT_OK) st = model->ops->write(model->device, to, from, bytes, err);
+    void *to = ct_model_place(model, bytes, spec->name, err);
+    ct_status st = to ? model->ops->write(model->device, to, from, bytes, err) : CT_ERR_MEMORY;
     free(rounded);
     if (st != CT_OK) return st;
     if (spec->vector) {
@@ -346,12 +381,8 @@ ct_status ct_model_synth_tensors(const json_t *config, const char *where, ct_syn
     for (size_t i = 0; i < tensors.n; i++) {
         const ct_tensor_spec *spec = &tensors.specs[i];
         char *name = memcpy(names + i * sizeof spec->name, spec->name, sizeof spec->name);
-        list[i] = (ct_synth_tensor){.name = name,
-                                    .rank = spec->rank,
-                                    /* a uniform number in [-s, s) has the deviation s / sqrt(3) */
-                                    .scale = spec->scale * 1.7320508f,
-                                    .offset = spec->offset};
-        memcpy(list[i].shape, spec->shape, sizeof list[i].shape);
+        list[i] = ct_random_tensor(spec);
+        list[i].name = name;
     }
     *out = list;
     *n = tensors.n;
@@ -377,8 +408,40 @@ static ct_status check_folder(const char *dir, ct_err *err)
     return CT_OK;
 }
 
-ct_status ct_model_open_unhashed(const char *dir, const ct_model_options *options, ct_model **out,
-                                 ct_err *err)
+/* Weights of a folder, mapped, and taken over to the backend if its memory is another. */
+static ct_status load_weights(ct_model *model, const char *dir, const ct_tensor_list *tensors,
+                              const ct_model_options *options, int device_index, bool describe,
+                              ct_err *err)
+{
+    ct_status st;
+    CT_TRY(ct_folder_open(dir, &model->folder, err));
+    for (size_t i = 0; i < tensors->n; i++) CT_TRY(load_tensor(model, &tensors->specs[i], err));
+    choose_compute(model, options->compute);
+    CT_TRY(model->ops->open(device_index, &model->device, err));
+    for (size_t i = 0; i < tensors->n && !model->ops->host_memory && !describe; i++)
+        CT_TRY(upload(model, &tensors->specs[i], err));
+done:
+    return st;
+}
+
+static ct_status make_weights(ct_model *model, const json_t *config, const ct_tensor_list *tensors,
+                              const ct_model_options *options, int device_index, bool describe,
+                              ct_err *err)
+{
+    ct_status st;
+    ct_random_weights how;
+    CT_TRY(ct_random_parse(options->weights, &how, err));
+    ct_random_describe(model, tensors, &how);
+    choose_compute(model, options->compute);
+    CT_TRY(ct_random_hash(model, config, tensors, &how, err));
+    CT_TRY(model->ops->open(device_index, &model->device, err));
+    if (!describe) CT_TRY(ct_random_fill_all(model, tensors, &how, err));
+done:
+    return st;
+}
+
+static ct_status open_model(const char *dir, const ct_model_options *options, bool describe,
+                            ct_model **out, ct_err *err)
 {
     static const ct_model_options defaults = {0};
     if (!options) options = &defaults;
@@ -389,7 +452,7 @@ ct_status ct_model_open_unhashed(const char *dir, const ct_model_options *option
     ct_model *model = calloc(1, sizeof *model);
     if (!model || !where) CT_TRY(ct_fail_memory(err, "model", sizeof *model));
     int device_index = 0;
-    CT_TRY(choose_ops(options->device, &model->ops, &device_index, err));
+    CT_TRY(ct_device_choose(options->device, &model->ops, &device_index, err));
     if (options->threads < 0 || options->window_visible < 0 ||
         options->window_visible > (int64_t)INT32_MAX + 1)
         CT_TRY(
@@ -405,14 +468,13 @@ ct_status ct_model_open_unhashed(const char *dir, const ct_model_options *option
     model->info.window = model->window < 0 ? 0 : model->window + 1;
     CT_TRY(ct_model_check_ops(model, err));
 
-    CT_TRY(ct_folder_open(dir, &model->folder, err));
-    for (size_t i = 0; i < tensors.n; i++) CT_TRY(load_tensor(model, &tensors.specs[i], err));
-    choose_compute(model, options->compute);
+    model->described = describe;
+    CT_TRY(options->weights
+               ? make_weights(model, config, &tensors, options, device_index, describe, err)
+               : load_weights(model, dir, &tensors, options, device_index, describe, err));
     lay_out_cache(model);
-    CT_TRY(model->ops->open(device_index, &model->device, err));
-    for (size_t i = 0; i < tensors.n && !model->ops->host_memory; i++)
-        CT_TRY(upload(model, &tensors.specs[i], err));
-    if (!model->head.data) model->head = model->embed;
+    model->tied = !model->head.rows;
+    if (model->tied) model->head = model->embed;
     model->info.backend = model->ops->class_name(model->device);
     *out = model;
     model = NULL;
@@ -424,9 +486,25 @@ done:
     return st;
 }
 
+ct_status ct_model_open_unhashed(const char *dir, const ct_model_options *options, ct_model **out,
+                                 ct_err *err)
+{
+    return open_model(dir, options, false, out, err);
+}
+
+ct_status ct_model_describe(const char *dir, const ct_model_options *options, ct_model **out,
+                            ct_err *err)
+{
+    return open_model(dir, options, true, out, err);
+}
+
 ct_status ct_model_hash(ct_model *model, ct_err *err)
 {
     const char *hash = NULL;
+    if (!model->folder) { /* random weights: known without reading them */
+        model->info.weights_hash = model->weights_hash;
+        return CT_OK;
+    }
     ct_status st = ct_folder_hash(model->folder, &hash, err);
     if (st != CT_OK) return st;
     snprintf(model->weights_hash, sizeof model->weights_hash, "%s", hash);
@@ -466,10 +544,18 @@ ct_model_needs ct_model_get_needs(const ct_model *model)
     if (info->experts > 0)
         needs.read_per_token -=
             info->expert_bytes / info->experts * (info->experts - info->experts_per_token);
-    if (model->head.data != model->embed.data) /* of the embeddings, one row */
+    if (!model->tied) /* of the embeddings, one row */
         needs.read_per_token -= (model->embed.rows - 1) * model->embed.cols *
                                 (int64_t)ct_dtype_bytes(model->embed.dtype);
     return needs;
+}
+
+int64_t ct_model_free_bytes(const ct_model *model)
+{
+    if (model->ops->host_memory) return -1;
+    int64_t bytes = model->ops->free_bytes(model->device) - ct_session_working_bytes(model);
+    if (model->described) bytes -= model->info.weight_bytes;
+    return bytes > 0 ? bytes : 0;
 }
 
 int64_t ct_model_state_bytes(const ct_model *model, int64_t tokens)

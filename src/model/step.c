@@ -32,6 +32,7 @@ struct ct_session {
     ct_head_rule *rules;
     size_t rows_capacity;
     ct_attn_row *attn;
+    ct_mean *means;
     size_t attn_capacity;
     ct_attn_row *recorded;
     ct_weights_out *recorded_out;
@@ -106,6 +107,7 @@ void ct_session_free(ct_session *session)
     free(session->states);
     free(session->rules);
     free(session->attn);
+    free(session->means);
     free(session->recorded);
     free(session->recorded_out);
     free(session->kv_blocks);
@@ -149,10 +151,20 @@ static size_t working_floats(const ct_model *m, int64_t tokens)
 
 static size_t scratch_bytes(const ct_model *m, int64_t tokens)
 {
-    size_t layers = m->ops->scratch_bytes(tokens, m->matrix_rows, m->matrix_cols, m->info.heads,
-                                          m->info.head_dim);
-    size_t logits = m->ops->scratch_bytes(CT_LOGITS_ROWS, m->info.vocab, m->info.width,
-                                          m->info.heads, m->info.head_dim);
+    const ct_model_info *info = &m->info;
+    ct_op_sizes sizes = {.tokens = tokens,
+                         .max_rows = m->matrix_rows,
+                         .max_cols = m->matrix_cols,
+                         .heads = info->heads,
+                         .head_dim = info->head_dim,
+                         .width = info->width,
+                         .ffn = info->ffn_width,
+                         .experts_used = info->experts > 1 ? info->experts_per_token : 0};
+    size_t layers = m->ops->scratch_bytes(&sizes);
+    sizes.tokens = CT_LOGITS_ROWS;
+    sizes.max_rows = info->vocab;
+    sizes.max_cols = info->width;
+    size_t logits = m->ops->scratch_bytes(&sizes);
     return layers > logits ? layers : logits;
 }
 
@@ -221,19 +233,7 @@ static ct_status check_row(const ct_session *session, const ct_row *row, size_t 
                            "step: row %zu: token %" PRId64 ": expected an id from 0 to %" PRId64
                            ", got %" PRId32,
                            index, i, info->vocab - 1, row->ids[i]);
-    const ct_ops *ops = session->model->ops;
-    if (row->recording && !ops->host_memory)
-        return ct_fail(err, CT_ERR_UNSUPPORTED,
-                       "step: row %zu: device %s does not record attention; use --device cpu",
-                       index, ops->name);
     if (!row->intervention) return CT_OK;
-    if (row->intervention->weights[row->stage].mode == CT_WEIGHTS_BINARY &&
-        row->intervention->semantics.binary_mean_per_layer && !ops->host_memory)
-        return ct_fail(
-            err, CT_ERR_UNSUPPORTED,
-            "step: row %zu: device %s does not know binary under binary_mean: per_layer; "
-            "use per_query, or --device cpu",
-            index, ops->name);
     if (ct_intervention_needs_whole(row->intervention, row->stage) && row->sequence->position > 0)
         return ct_fail(
             err, CT_ERR_UNSUPPORTED,
@@ -250,6 +250,12 @@ static ct_status check_row(const ct_session *session, const ct_row *row, size_t 
 }
 
 /* ---- packing --------------------------------------------------------------------------------- */
+
+/* A row's own doing, whatever its company and however it is cut into passes. */
+static bool is_lone(const ct_row *row)
+{
+    return row->stage == CT_STAGE_GENERATION && row->count == 1;
+}
 
 /* How many tokens of the row go into a pass that has room for `room`; 0: none. A pass that holds
  * nothing yet always takes some. */
@@ -275,7 +281,7 @@ static ct_status pack(ct_session *s, ct_row *rows, size_t n_rows, size_t *first,
     bool selects = false;
     for (size_t i = *first; i < n_rows; i++) {
         ct_row *row = &rows[i];
-        if (model->ops->one_stage && row->stage != rows[*first].stage) break;
+        if (model->ops->one_kind && is_lone(row) != is_lone(&rows[*first])) break;
         int64_t room = model->ops->pass_tokens - pass->tokens;
         int64_t take = take_tokens(row, s->done[i], room, pass->tokens);
         if (take == 0) break;
@@ -333,11 +339,21 @@ done:
     return st;
 }
 
+static ct_mean mean_of(const ct_edit_run *run, const ct_attn_row *attn, ct_stage stage)
+{
+    ct_mean mean = {.columns = run->mean_columns, .twice = run->twice};
+    ct_attn_mean_positions(attn, stage, &mean.begin, &mean.end);
+    return mean;
+}
+
 /* The edit runs as the attention operation takes them. A row's runs share its list of blocks. */
 static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
 {
     size_t lists = 0, longest = 0;
-    ct_status st = room((void **)&s->attn, &s->attn_capacity, s->plan.n_runs, sizeof *s->attn, err);
+    size_t capacity = s->attn_capacity;
+    ct_status st = room((void **)&s->means, &capacity, s->plan.n_runs, sizeof *s->means, err);
+    if (st == CT_OK)
+        st = room((void **)&s->attn, &s->attn_capacity, s->plan.n_runs, sizeof *s->attn, err);
     for (int64_t r = 0; r < pass->n_rows; r++) {
         size_t blocks = (size_t)s->rows[r].sequence->n_blocks;
         lists += blocks;
@@ -366,12 +382,15 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
             };
             /* Head scores come from the unedited weights all the same; the output of this first
              * product is replaced. */
-            if (run->mean_per_layer) s->attn[i].edit = CT_WEIGHTS_KEEP;
             if (row->part.count > 0) {
                 s->attn[i].needle = row->recording->needle;
                 s->attn[i].n_needle = row->recording->n_needle;
             }
-            pass->has_layer_means |= run->mean_per_layer;
+            if (!run->mean_per_layer) continue;
+            s->attn[i].edit = CT_WEIGHTS_KEEP;
+            s->means[i] = mean_of(run, &s->attn[i], row->stage);
+            s->attn[i].mean = &s->means[i];
+            pass->has_layer_means = true;
         }
         at += sequence->n_blocks;
     }
@@ -379,7 +398,7 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
     pass->batch.n_runs = (int64_t)s->plan.n_runs;
     pass->kv_spare = at;
     if (pass->records) {
-        size_t capacity = s->recorded_capacity;
+        capacity = s->recorded_capacity;
         CT_TRY(room((void **)&s->recorded_out, &capacity, s->plan.n_runs, sizeof *s->recorded_out,
                     err));
         CT_TRY(room((void **)&s->recorded, &s->recorded_capacity, s->plan.n_runs,
@@ -422,6 +441,8 @@ static ct_status find_wanted(ct_session *s, ct_pass *pass, ct_row *rows, size_t 
     pass->batch.logits = s->logits;
     pass->batch.greedy = s->greedy;
     pass->batch.n_wanted = n;
+    pass->batch.vocab = vocab;
+    pass->batch.kv_width = pass->model->info.kv_heads * pass->model->info.head_dim;
     return CT_OK;
 }
 
@@ -472,7 +493,8 @@ done:
 /* What the choice of operations depends on beside the batch's counts. */
 static uint64_t shape_of(const ct_pass *pass)
 {
-    return (uint64_t)pass->wants_entropy | (uint64_t)pass->wants_l2 << 1;
+    return (uint64_t)pass->wants_entropy | (uint64_t)pass->wants_l2 << 1 |
+           (uint64_t)pass->has_layer_means << 2;
 }
 
 /* Counts what the layers did to each row, and copies the last token's heads to who wants them. */
@@ -527,7 +549,7 @@ static ct_status run_pass(ct_session *s, ct_row *rows, size_t n_rows, size_t *fi
     pass.op = (ct_op_ctx){.scratch = s->scratch,
                           .scratch_bytes = s->scratch_bytes,
                           .compute = model->compute,
-                          .stage = s->rows[0].stage,
+                          .stage = is_lone(&rows[*first]) ? CT_STAGE_GENERATION : CT_STAGE_PREFILL,
                           .device = model->device};
     pass.memory = s->memory;
     pass.memory_floats = s->memory_floats;

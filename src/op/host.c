@@ -57,6 +57,22 @@ int64_t ct_host_free_bytes(const ct_device *device)
     return INT64_MAX;
 }
 
+ct_status ct_host_fill_random(ct_device *device, void *to, const ct_random_fill *what, ct_err *err)
+{
+    (void)device;
+    (void)err;
+    float *f32 = to;
+    uint16_t *bf16 = to;
+#pragma omp parallel for schedule(static) if (what->count > 1 << 16)
+    for (int64_t i = 0; i < what->count; i++) {
+        float x = ct_rng_uniform(what->seed, what->stream, (uint64_t)i, what->scale, what->offset);
+        uint16_t rounded = ct_f32_to_bf16(x);
+        if (what->held == CT_BF16) bf16[i] = rounded;
+        else f32[i] = what->stored == CT_BF16 ? ct_dtype_get(&rounded, CT_BF16, 0) : x;
+    }
+    return CT_OK;
+}
+
 ct_status ct_host_begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
                         bool *replayed, ct_err *err)
 {
@@ -107,9 +123,8 @@ static void store_run(const ct_attn_row *run, const void *const *blocks, int64_t
     }
 }
 
-void ct_host_store_kv(ct_op_ctx *ctx, const ct_kv_args *args, const ct_batch *batch)
+void ct_host_store_kv(const ct_place_args *args, const ct_batch *batch)
 {
-    (void)ctx;
     int64_t width = args->kv_heads * args->head_dim;
     for (int64_t r = 0; r < batch->n_runs; r++) {
         store_run(&batch->runs[r], batch->runs[r].k, args->k_offset, args->k, width);

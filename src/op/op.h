@@ -66,6 +66,13 @@ typedef struct ct_seg {
 
 enum { CT_KV_BLOCK = 64 }; /* positions of one KV block; blocks are aligned to absolute positions */
 
+/* A mean over the layer in place of marked weights (binary under binary_mean: per_layer). */
+typedef struct ct_mean {
+    int64_t columns;    /* positions that it is taken over, those counted twice twice */
+    int64_t twice;      /* a position that counts twice, or -1 */
+    int64_t begin, end; /* positions that hold it, where they are marked */
+} ct_mean;
+
 /* Attention's view of one row. */
 typedef struct ct_attn_row {
     ct_seg seg;
@@ -76,6 +83,7 @@ typedef struct ct_attn_row {
     ct_weights_mode edit;  /* after the softmax, no renormalisation; KEEP: `marked` is not read */
     const uint8_t *marked; /* [marked_count] 1 where the key position is in the edited span */
     int64_t marked_count;  /* positions from here on are unmarked */
+    const ct_mean *mean;   /* of ct_ops.layer_mean, or NULL; then `edit` is KEEP */
     const ct_span *needle; /* [n_needle] sorted, disjoint; read where ct_attn_args.light is set */
     size_t n_needle;
 } ct_attn_row;
@@ -107,6 +115,8 @@ typedef struct ct_batch {
     const int32_t *wanted;     /* [n_wanted] ascending: tokens whose logits are wanted, */
     float *const *logits;   /* and [n_wanted] where, in the host's memory, as in ct_logits_args */
     int32_t *const *greedy; /* [n_wanted] */
+    int64_t vocab;          /* V */
+    int64_t kv_width;       /* G D */
     void *image;            /* the backend's */
 } ct_batch;
 
@@ -131,11 +141,14 @@ typedef struct ct_weights_out {
     int64_t keys, stride;
 } ct_weights_out;
 
-/* What ct_ops.store_kv takes: [T, G, D] each, rotated already. */
-typedef struct ct_kv_args {
-    const float *k, *v;
-    int64_t kv_heads, head_dim, k_offset, v_offset;
-} ct_kv_args;
+/* What ct_ops.place_keys takes. */
+typedef struct ct_place_args {
+    float *q, *k;                              /* [T, H, D], [T, G, D]: rotated in place */
+    const float *v;                            /* [T, G, D] */
+    int64_t heads, kv_heads, head_dim, rotary; /* rotary 0: nothing is rotated */
+    float theta;
+    int64_t k_offset, v_offset; /* as in ct_attn_args */
+} ct_place_args;
 
 /* What ct_ops.keep_heads chooses by. */
 typedef struct ct_keep_args {
@@ -190,6 +203,12 @@ typedef struct ct_logits_args {
 } ct_logits_args;
 enum { CT_LOGITS_ROWS = 64, CT_LOGITS_ROOM = 1 << 18 }; /* of one product, in the host's memory */
 
+/* What scratch depends on: T, the largest matrix's rows and columns, H, D, E; of the feed-forward F, and
+ * how many experts a token uses (0: none). */
+typedef struct ct_op_sizes {
+    int64_t tokens, max_rows, max_cols, heads, head_dim, width, ffn, experts_used;
+} ct_op_sizes;
+
 typedef struct ct_device ct_device; /* a backend's own; NULL where it needs none */
 
 /* What every call gets. Scratch is provided by the caller, grown outside kernels. */
@@ -197,16 +216,37 @@ typedef struct ct_op_ctx {
     void *scratch;
     size_t scratch_bytes;
     ct_compute compute; /* F32 or BF16, never AUTO here */
-    ct_stage stage;     /* of all rows of the pass, where ct_ops.one_stage wants that */
+    ct_stage
+        stage; /* where ct_ops.one_kind: GENERATION if every row is one token of it, else PREFILL */
+    bool plain; /* begin neither records nor replays this pass: its operations are being timed */
     ct_device *device;
 } ct_op_ctx;
+
+/* What ct_ops.fill_random makes: element i is ct_rng_uniform of (seed, stream, i), rounded to `stored`
+ * and held as `held`: F32, or BF16 where the rounding to nearest even of what is stored is. */
+typedef struct ct_random_fill {
+    uint64_t seed, stream;
+    int64_t count;
+    float scale, offset;
+    ct_dtype stored, held; /* F32 or BF16 */
+} ct_random_fill;
+
+/* What a device can do at most, measured. */
+typedef struct ct_device_limits {
+    char name[128];
+    int64_t memory_bytes;
+    double read_gb_s, copy_gb_s;      /* reading alone; copying, bytes read and written */
+    double f32_gflop_s, bf16_gflop_s; /* multiply-adds in registers; a product of 8192^3 */
+} ct_device_limits;
 
 typedef struct ct_ops {
     const char *name; /* "ref", "cpu", "cuda" */
     bool host_memory; /* the backend's memory is the host's */
-    /* A pass holds rows of one stage: kernels are chosen by it, never by how many rows there are. */
-    bool one_stage;
+    /* A pass holds rows of one kind (ct_op_ctx.stage): kernels are chosen by it, never by how many rows
+     * there are. */
+    bool one_kind;
     int64_t pass_tokens; /* tokens of one pass at most, but for a row that must be whole */
+    int64_t decode_rows; /* rows of generation that are worth computing together, at most */
 
     /* The class of this backend on this machine for cell keys, such as "cpu-amx"; static text. */
     const char *(*class_name)(const ct_device *device);
@@ -214,10 +254,9 @@ typedef struct ct_ops {
     ct_compute (*choose_compute)(ct_dtype stored);
     /* The type of keys and values in the cache. */
     ct_dtype (*cache_dtype)(ct_compute compute);
-    /* Scratch that any call needs for T tokens and matrices up to rows x cols, heads H of size D,
-     * with as many threads as OpenMP now has; with more later, calls use no more than these. */
-    size_t (*scratch_bytes)(int64_t tokens, int64_t max_rows, int64_t max_cols, int64_t heads,
-                            int64_t head_dim);
+    /* Scratch that any call of such sizes needs, with as many threads as OpenMP now has; with more
+     * later, calls use no more than these. */
+    size_t (*scratch_bytes)(const ct_op_sizes *sizes);
 
     /* ---- memory ---- */
     /* Device number `index`; *out may be NULL where the backend needs none. */
@@ -235,6 +274,14 @@ typedef struct ct_ops {
     void (*copy)(ct_device *device, void *to, const void *from, size_t bytes);
     /* Bytes that alloc can still give; INT64_MAX: as much as the host has. */
     int64_t (*free_bytes)(const ct_device *device);
+    /* Random weights, made where they lie. They are there after the next read, sync or pass. */
+    ct_status (*fill_random)(ct_device *device, void *to, const ct_random_fill *what,
+                             ct_err *err) CT_CHECK;
+    /* Waits until all is done that was asked before, so that a clock can be read. NULL: operations
+     * return when they are done. */
+    ct_status (*sync)(ct_device *device, ct_err *err) CT_CHECK;
+    /* Takes a second and 4 GiB of the device's memory. NULL: the host's own (bench/limits.h). */
+    ct_status (*limits)(ct_device *device, ct_device_limits *out, ct_err *err) CT_CHECK;
 
     /* ---- passes ---- */
     /* Before the operations of a pass. `memory` is where its activations lie. Where *replayed becomes
@@ -298,15 +345,19 @@ typedef struct ct_ops {
      * then moved on. */
     void (*selective_scan)(ct_op_ctx *ctx, float *y, const ct_scan *scan, const ct_batch *batch,
                            int64_t state_offset);
-    /* Rotates the first `rotary` dims of each of the T x heads vectors [heads, D] in place:
-     * pairs (j, j + rotary/2), angle position * theta^(-2j/rotary). */
-    void (*rope)(ct_op_ctx *ctx, float *x, int64_t heads, int64_t head_dim, int64_t rotary,
-                 float theta, const ct_batch *batch);
-    /* Writes keys and values of the batch's tokens into the rows' blocks, in the cache's type. */
-    void (*store_kv)(ct_op_ctx *ctx, const ct_kv_args *args, const ct_batch *batch);
+    /* Rotates queries and keys of the batch's tokens as `rope` below does, and writes keys and values
+     * into the rows' blocks, in the cache's type. */
+    void (*place_keys)(ct_op_ctx *ctx, const ct_place_args *args, const ct_batch *batch);
     /* Softmax attention with its entropy and l2 in one pass, see ct_attn_args. Sums run over blocks
      * of 64 absolute positions, so bits do not depend on how the prompt was cut. */
     ct_status (*attention)(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err) CT_CHECK;
+    /* Replaces the outputs of runs that have a mean (the published code's "balanced" edit):
+     *   mean = sum over heads, tokens and marked positions of the weights / H / columns;
+     *   out = mean * (sum of the values at marked positions begin .. end-1), in every head and token.
+     * `args` is attention's call before it; work is room for H D floats for each token. NULL in the host's
+     * memory: there the model layer does it. */
+    ct_status (*layer_mean)(ct_op_ctx *ctx, const ct_attn_args *args, float *work,
+                            const ct_batch *batch, ct_err *err) CT_CHECK;
     /* Chooses heads by each row's rule and zeroes the outputs of the others: keep[t,h] = 1 for the heads
      * of the highest score (lowest index first among equals; NaN counts as lowest), else 0 and
      * out[t,h,:] = 0. Rows that choose none keep all. Scores: -entropy, l2, entropy, or random by
@@ -347,6 +398,10 @@ typedef struct ct_ops {
      * y[r] may be x's row. */
     void (*soft_cap)(ct_op_ctx *ctx, float *const *y, const float *x, int64_t rows, int64_t count,
                      float cap);
+    /* Rotates the first `rotary` dims of each of the T x heads vectors [heads, D] in place:
+     * pairs (j, j + rotary/2), angle position * theta^(-2j/rotary). */
+    void (*rope)(ct_op_ctx *ctx, float *x, int64_t heads, int64_t head_dim, int64_t rotary,
+                 float theta, const ct_batch *batch);
     /* The recurrence of rglru alone: gate_x, gate_a are the gates before their sigmoid; y may be x;
      * states[s] + state_offset is row s's h, [R]. */
     void (*rg_lru)(ct_op_ctx *ctx, float *y, const float *x, const float *gate_x,

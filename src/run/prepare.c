@@ -22,12 +22,15 @@ static ct_status open_model(ct_work *work, ct_err *err)
         .compute = o->compute != CT_CHOOSE_AUTO ? o->compute : study->compute,
         .threads = o->threads,
         .window_visible = study->window_visible,
+        .weights = o->weights,
     };
     char *dir = NULL;
     ct_status st;
     CT_TRY(ct_study_model_dir(study, work->at, o->model_root, &dir, err));
     CT_TRY(ct_tokenizer_open(dir, &work->tokenizer, err));
-    CT_TRY(ct_model_open_unhashed(dir, &options, &work->model, err));
+    if (o->dry_run && o->weights) /* weights of any size, without making them */
+        CT_TRY(ct_model_describe(dir, &options, &work->model, err));
+    else CT_TRY(ct_model_open_unhashed(dir, &options, &work->model, err));
     work->info = ct_model_get_info(work->model);
 done:
     free(dir);

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/version.h"
 #include "io/file.h"
+#include "model/model.h"
 #include "run/work.h"
 
 /* ---- what is left to do ---------------------------------------------------------------------- */
@@ -129,9 +130,6 @@ done:
 
 /* ---- plan ------------------------------------------------------------------------------------ */
 
-/* quickstart on two cores: 18 to 20 s; with 64 rows 20 to 27 s, with 256 24 to 26 s */
-enum { DECODE_ROWS = 128 };
-
 static int compare_items(void *user, const ct_plan_item *a, const ct_plan_item *b, int64_t *shared)
 {
     const ct_work *work = user;
@@ -162,15 +160,19 @@ static ct_status make_plan(ct_work *work, const todo *left, ct_plan *plan, ct_er
     ct_run_result *result = work->result;
     bool full = work->semantics.prefill_window_full;
     result->memory_limit = work->options->memory;
+    int64_t of_device = ct_model_free_bytes(work->model);
+    result->memory_of_device = of_device >= 0;
+    if (result->memory_limit <= 0 && of_device >= 0)
+        result->memory_limit = of_device / 10 * 9; /* the rest: lists, recorded passes, fragments */
     if (result->memory_limit <= 0) result->memory_limit = ct_memory_free() / 2;
     const ct_plan_limits limits = {
         .memory = result->memory_limit,
-        /* With each state goes the distribution of its newest token. */
+        /* With each state goes the distribution of its newest token (in the host's memory always). */
         .sequence_bytes = info->state_bytes_fixed + info->vocab * (int64_t)sizeof(float),
         .block_bytes = info->state_bytes_per_block,
         .window = full || info->window <= 0 ? -1 : info->window - 1,
         .step_tokens = ct_model_step_tokens(work->model),
-        .rows = work->options->alone ? 1 : DECODE_ROWS,
+        .rows = work->options->alone ? 1 : (size_t)work->model->ops->decode_rows,
         .begins_anew = work->semantics.kv_cache_off,
     };
     double begin = ct_now_ms();
@@ -339,6 +341,7 @@ static ct_status check_models(const execution *e, ct_err *err)
     ct_status st = CT_OK;
     ct_run_options options = *e->options;
     options.device = NULL;
+    options.dry_run = true; /* random weights are not made for it */
     for (size_t m = 0; e->study->n_models > 1 && m < e->study->n_models && st == CT_OK; m++) {
         if (!is_chosen(e, m)) continue;
         ct_work work = {.study = e->study, .at = m, .options = &options};

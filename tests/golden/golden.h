@@ -294,7 +294,8 @@ static inline ct_model *golden_model(const char *folder, const char *device)
 {
     ct_err err = {0};
     ct_model *model = NULL;
-    ct_model_options options = {.device = device, .compute = CT_CHOOSE_F32, .threads = 1};
+    ct_model_options options = {
+        .device = test_device(device), .compute = CT_CHOOSE_F32, .threads = 1};
     const char *dir = shared_path(folder);
     if (!dir) skip_program(folder);
     assert_ok(ct_model_open(dir, &options, &model, &err));

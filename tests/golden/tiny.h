@@ -22,8 +22,10 @@ static inline void tiny_open(tiny *f, const char *folder, const char *device,
     char path[512];
     *f = (tiny){.folder = folder};
     ct_err err = {0};
-    ct_model_options options = {
-        .device = device, .compute = CT_CHOOSE_F32, .threads = 1, .window_visible = window_visible};
+    ct_model_options options = {.device = test_device(device),
+                                .compute = CT_CHOOSE_F32,
+                                .threads = 1,
+                                .window_visible = window_visible};
     snprintf(path, sizeof path, CT_SOURCE_DIR "/tests/golden/%s", folder);
     assert_ok(ct_model_open(path, &options, &f->model, &err));
     f->info = ct_model_get_info(f->model);

@@ -13,15 +13,13 @@ size_t ct_attn_scratch_floats(int64_t head_dim)
     return CT_ATTN_TILE * (SUMS + dim + CT_KV_BLOCK + dim) + 2 * CT_KV_BLOCK * dim;
 }
 
-size_t ct_cpu_scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, int64_t heads,
-                            int64_t head_dim)
+size_t ct_cpu_scratch_bytes(const ct_op_sizes *sizes)
 {
-    (void)max_rows;
-    size_t scores = (size_t)heads * sizeof(float);
+    size_t scores = (size_t)sizes->heads * sizeof(float); /* of keep_heads */
     size_t threads = (size_t)omp_get_max_threads();
-    size_t attention = threads * ct_attn_scratch_floats(head_dim) * sizeof(float) + 64;
+    size_t attention = threads * ct_attn_scratch_floats(sizes->head_dim) * sizeof(float) + 64;
     /* Activations packed (as f32, or rounded to bf16 in tiles of 32 x 32), and each thread's room. */
-    size_t product = (size_t)(tokens + 31) * (size_t)(max_cols + 31) * sizeof(float) +
+    size_t product = (size_t)(sizes->tokens + 31) * (size_t)(sizes->max_cols + 31) * sizeof(float) +
                      threads * CT_PACKED_FLOATS * sizeof(float) + 64;
     size_t most = attention > product ? attention : product;
     return most > scores ? most : scores;

@@ -43,7 +43,6 @@ ct_status ct_amx_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err
 /* Floats of scratch that one thread of attention needs; a multiple of 16. */
 size_t ct_attn_scratch_floats(int64_t head_dim);
 /* ct_ops.scratch_bytes of all of these tables. */
-size_t ct_cpu_scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, int64_t heads,
-                            int64_t head_dim);
+size_t ct_cpu_scratch_bytes(const ct_op_sizes *sizes);
 
 #endif

@@ -47,16 +47,25 @@ static ct_status logits(ct_op_ctx *ctx, const ct_logits_args *args, ct_err *err)
     return ct_logits_by_parts(CT_PASTE(ct_ops_cpu_, CT_ISA)(), ctx, args, err);
 }
 
+static void place_keys(ct_op_ctx *ctx, const ct_place_args *args, const ct_batch *batch)
+{
+    int64_t dim = args->head_dim, rotary = args->rotary;
+    rope(ctx, args->q, args->heads, dim, rotary, args->theta, batch);
+    rope(ctx, args->k, args->kv_heads, dim, rotary, args->theta, batch);
+    ct_host_store_kv(args, batch);
+}
+
 #define CT_OPS_TABLE(class_name_, choose_compute_, matmul_, products_, mlp_, logits_, attention_)  \
     {                                                                                              \
         .name = "cpu", CT_HOST_MEMORY, .class_name = class_name_,                                  \
         .choose_compute = choose_compute_, .scratch_bytes = ct_cpu_scratch_bytes,                  \
         .matmul = matmul_, .products = products_, .gated_mlp = mlp_, .embed = embed,               \
         .rms_norm = rms_norm, .silu_mul = silu_mul, .logits = logits_, .conv1d = conv1d,           \
-        .rglru = rglru, .selective_scan = selective_scan, .rope = rope, .attention = attention_,   \
-        .attention_weights = attention_weights, .block_matmul = block_matmul,                      \
-        .gelu_mul = gelu_mul, .mul = mul, .soft_cap = soft_cap, .rg_lru = rg_lru,                  \
-        .route = ct_ref_route, .gather = gather, .scatter_add = scatter_add,                       \
+        .rglru = rglru, .selective_scan = selective_scan, .place_keys = place_keys,                \
+        .attention = attention_, .attention_weights = attention_weights,                           \
+        .block_matmul = block_matmul, .gelu_mul = gelu_mul, .mul = mul, .soft_cap = soft_cap,      \
+        .rope = rope, .rg_lru = rg_lru, .route = ct_ref_route, .gather = gather,                   \
+        .scatter_add = scatter_add,                                                                \
     }
 
 const ct_ops *CT_PASTE(ct_ops_cpu_, CT_ISA)(void)

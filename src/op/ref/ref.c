@@ -17,13 +17,10 @@ static ct_compute choose_compute(ct_dtype stored)
     return CT_COMPUTE_F32;
 }
 
-static size_t scratch_bytes(int64_t tokens, int64_t max_rows, int64_t max_cols, int64_t heads,
-                            int64_t head_dim)
+static size_t scratch_bytes(const ct_op_sizes *sizes)
 {
-    (void)tokens;
-    (void)max_rows;
-    (void)max_cols;
-    size_t attention = (size_t)head_dim * sizeof(double), scores = (size_t)heads * sizeof(float);
+    size_t attention = (size_t)sizes->head_dim * sizeof(double);
+    size_t scores = (size_t)sizes->heads * sizeof(float);
     return attention > scores ? attention : scores;
 }
 
@@ -50,6 +47,14 @@ static ct_status logits(ct_op_ctx *ctx, const ct_logits_args *args, ct_err *err)
     return ct_logits_by_parts(ct_ops_ref(), ctx, args, err);
 }
 
+static void place_keys(ct_op_ctx *ctx, const ct_place_args *args, const ct_batch *batch)
+{
+    int64_t dim = args->head_dim, rotary = args->rotary;
+    ct_ref_rope(ctx, args->q, args->heads, dim, rotary, args->theta, batch);
+    ct_ref_rope(ctx, args->k, args->kv_heads, dim, rotary, args->theta, batch);
+    ct_host_store_kv(args, batch);
+}
+
 const ct_ops *ct_ops_ref(void)
 {
     static const ct_ops ops = {
@@ -68,13 +73,14 @@ const ct_ops *ct_ops_ref(void)
         .conv1d = ct_ref_conv1d,
         .rglru = rglru,
         .selective_scan = ct_ref_selective_scan,
-        .rope = ct_ref_rope,
+        .place_keys = place_keys,
         .attention = ct_ref_attention,
         .attention_weights = ct_ref_attention_weights,
         .block_matmul = ct_ref_block_matmul,
         .gelu_mul = ct_ref_gelu_mul,
         .mul = ct_ref_mul,
         .soft_cap = ct_ref_soft_cap,
+        .rope = ct_ref_rope,
         .rg_lru = ct_ref_rg_lru,
         .route = ct_ref_route,
         .gather = ct_ref_gather,

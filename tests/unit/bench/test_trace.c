@@ -28,7 +28,7 @@ static void every_operation_of_the_table_is_noted(void **state)
     assert_non_null(trace);
     const size_t end = offsetof(ct_ops, block_matmul); /* from there on models call none */
     for (size_t at = offsetof(ct_ops, matmul); at < end; at += sizeof(void (*)(void)))
-        if (at != offsetof(ct_ops, experts)) /* made of its parts here */
+        if (at != offsetof(ct_ops, experts) && at != offsetof(ct_ops, layer_mean)) /* not here */
             assert_memory_not_equal((const char *)&trace->ops + at, (const char *)model->ops + at,
                                     sizeof(void (*)(void)));
     free(trace);

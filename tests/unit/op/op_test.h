@@ -66,7 +66,9 @@ static inline void free_matrix(ct_matrix *w)
 static inline ct_op_ctx new_ctx(const ct_ops *ops, ct_compute compute, int64_t tokens, int64_t rows,
                                 int64_t cols, int64_t heads, int64_t head_dim)
 {
-    size_t size = ops->scratch_bytes(tokens, rows, cols, heads, head_dim);
+    const ct_op_sizes sizes = {
+        .tokens = tokens, .max_rows = rows, .max_cols = cols, .heads = heads, .head_dim = head_dim};
+    size_t size = ops->scratch_bytes(&sizes);
     return (ct_op_ctx){.scratch = room(size), .scratch_bytes = size, .compute = compute};
 }
 

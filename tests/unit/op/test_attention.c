@@ -56,15 +56,13 @@ static void free_result(result *r)
 static ct_attn_row row_of(const sequence *s, int64_t first, int64_t position, int64_t count,
                           int64_t window, ct_weights_mode edit)
 {
-    return (ct_attn_row){{first, count, position},
-                         window,
-                         (const void *const *)s->k,
-                         (const void *const *)s->v,
-                         edit,
-                         s->marked,
-                         s->length,
-                         NULL,
-                         0};
+    return (ct_attn_row){.seg = {first, count, position},
+                         .window = window,
+                         .k = (const void *const *)s->k,
+                         .v = (const void *const *)s->v,
+                         .edit = edit,
+                         .marked = s->marked,
+                         .marked_count = s->length};
 }
 
 static ct_compute compute = CT_COMPUTE_F32; /* of the test at hand */

@@ -41,7 +41,10 @@ static void no_operation_is_missing_in_any_table(void **state)
         void *const *member = (void *const *)(const void *)every[i];
         size_t first = offsetof(ct_ops, class_name) / sizeof *member;
         for (size_t m = first; m < sizeof(ct_ops) / sizeof *member; m++)
-            if (m != offsetof(ct_ops, experts) / sizeof *member) /* may be made of its parts */
+            if (m != offsetof(ct_ops, experts) / sizeof *member && /* made of their parts */
+                m != offsetof(ct_ops, layer_mean) / sizeof *member &&
+                m != offsetof(ct_ops, sync) / sizeof *member && /* nothing to wait for */
+                m != offsetof(ct_ops, limits) / sizeof *member) /* the host's own */
                 assert_non_null(member[m]);
         assert_true(every[i]->pass_tokens > 0);
     }
