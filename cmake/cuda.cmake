@@ -27,5 +27,6 @@ if(CT_HAS_CUDA)
   target_compile_options(ct_cuda PRIVATE -std=c++20 -O3 -Xcompiler=-Wall,-Wextra,-Wno-missing-field-initializers,-fopenmp
                          $<$<BOOL:${CT_WERROR}>:-Werror=all-warnings>)
   target_link_libraries(ct_cuda PRIVATE CUDA::toolkit)
-  target_link_libraries(ct_deps INTERFACE CUDA::cudart_static CUDA::cublasLt)
+  target_compile_definitions(ct_cuda PRIVATE CT_CUDA_LIBRARY_DIR="${CUDAToolkit_LIBRARY_DIR}")
+  target_link_libraries(ct_deps INTERFACE CUDA::cudart_static ${CMAKE_DL_LIBS}) # cuBLASLt is loaded when it is used
 endif()

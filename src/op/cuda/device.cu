@@ -165,7 +165,8 @@ static ct_status device_open(int index, ct_device **out, ct_err *err)
     }
     if (cublasLtCreate(&device->lt) != CUBLAS_STATUS_SUCCESS) {
         device_close(device);
-        return ct_fail(err, CT_ERR_UNSUPPORTED, "CUDA: cuBLASLt could not be started");
+        return ct_fail(err, CT_ERR_UNSUPPORTED, "CUDA: cuBLASLt could not be started; is its library, of the toolkit that this was "
+                       "built with, where the loader finds it (LD_LIBRARY_PATH)?");
     }
     *out = device;
     return CT_OK;
