@@ -1,12 +1,7 @@
 /* attention_check.cu - op/cuda's attention, cache and head selection against the reference, and their
- * speed. A program of its own, for a machine with a GPU:
+ * speed. Needs a GPU: built by the target gpu_checks, not run by the suite.
  *
- *   gcc -std=gnu17 -O2 -Iinclude -Isrc -r -o /tmp/ref.o src/op/ref/attention.c src/base/err.c
- *       src/base/buf.c
- *   cd src/op/cuda; nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -I../../../include \
- *       -I../.. -o /tmp/attention_check ../../../tests/gpu/attention_check.cu attention.cu \
- *       attention_prefill.cu attention_decode.cu attention_f32.cu heads.cu /tmp/ref.o
- *   /tmp/attention_check [quick]        quick: no timings
+ *   attention_check [quick]        quick: no timings
  *
  * Memory that no token was stored to is filled with NaNs, so that nothing may be made of it. Queries,
  * keys and values of bf16 cases are bf16 numbers: what differs from the reference is the rounding of the

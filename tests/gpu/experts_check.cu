@@ -1,8 +1,6 @@
 /* experts_check.cu - the mixture of experts on a GPU against loops in double precision, its laws (a token
  * alone = in a batch, groups = whole, recorded = launched, bit for bit), and its speed at the shapes of a
- * 12 B active mixture. Stands alone:
- *   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Iinclude -Isrc \
- *        tests/gpu/experts_check.cu src/op/cuda/experts.cu -o experts_check
+ * 12 B active mixture. Needs a GPU: built by the target gpu_checks, not run by the suite.
  * Exit status 1 if anything differs. `experts_check check` and `experts_check time` do one half. */
 #include <cmath>
 #include <cstdarg>

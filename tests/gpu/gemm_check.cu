@@ -1,11 +1,7 @@
 /* gemm_check.cu - the GPU's products against the host's in double, their independence of company bit by
- * bit, and their speed. Needs a GPU; apart from the suite, because it links the products alone:
+ * bit, and their speed. Needs a GPU: built by the target gpu_checks, not run by the suite.
  *
- *   gcc -std=c17 -O2 -Iinclude -Isrc -c src/base/err.c src/base/buf.c
- *   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Iinclude -Isrc -o gemm_check \
- *     tests/gpu/gemm_check.cu src/op/cuda/matmul.cu src/op/cuda/gemm_*.cu src/op/cuda/logits.cu \
- *     err.o buf.o -lcublasLt
- *   ./gemm_check [check | time | time-generation]
+ *   gemm_check [check | time | time-generation]
  *
  * Exit status 1 if anything differs.
  */

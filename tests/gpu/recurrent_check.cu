@@ -1,11 +1,10 @@
 /* recurrent_check.cu - the elementwise and recurrent operations on a GPU against loops in double
  * precision, their bits in other company and after other cuts, and their times.
  *
- * Stands alone: makes its own device and images. Build and run, from the repository's root:
- *   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -Iinclude -Isrc -o /tmp/recurrent_check \
- *       tests/gpu/recurrent_check.cu src/op/cuda/elementwise.cu src/op/cuda/recurrent.cu \
- *       src/op/cuda/scan.cu
- *   /tmp/recurrent_check           (`fast`: no timings)
+ * Needs a GPU: built by the target gpu_checks, not run by the suite. Makes its own device and images.
+ *
+ *   recurrent_check [fast]         fast: no timings
+ *
  * Bounds, relative to 1 + |value|: a convolution is a sum of five, 1e-6. A gate is a sum of 256 products
  * whose rounding reaches h through a, 2e-5. A scan multiplies by up to 200 exponentials, each within
  * 2^-22, 5e-5. Exits 1 if something is wrong.
