@@ -37,7 +37,7 @@
     {                                                                                              \
         "--compute", NULL, CT_ARG_CHOICE, "auto|f32|bf16",                                         \
             "Arithmetic of matrix products. auto (default): bf16 for bf16 weights where the CPU "  \
-            "has AMX, "                                                                            \
+            "has AMX and on a GPU, "                                                               \
             "else f32.",                                                                           \
             0, 0                                                                                   \
     }
