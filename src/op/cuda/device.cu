@@ -323,8 +323,8 @@ static int64_t pieces_of(const ct_seg *seg, int64_t size)
 }
 
 struct counts {
-    int64_t tiles, chunks, most_chunks, most_keys, most_visible, blocks, marked;
-    bool means;
+    int64_t tiles, chunks, most_chunks, most_keys, most_visible, blocks, marked, needles;
+    bool means, light;
 };
 
 static int64_t blocks_of(const ct_attn_row *run)
@@ -355,6 +355,8 @@ static counts count_batch(const ct_batch *batch, bool prefill)
         c.blocks += blocks_of(run) * (run->mean ? 2 : 1);
         c.marked += is_marked(run) ? round_up(run->marked_count, 16) : 0;
         c.means |= run->mean != NULL;
+        c.light |= run->n_light > 0;
+        c.needles += (int64_t)run->n_needle;
     }
     if (!prefill) {
         c.tiles = c.chunks = c.most_chunks = 0;
@@ -429,6 +431,20 @@ static void fill_runs(const ct_device *device, const ct_batch *batch, image_run 
     }
 }
 
+/* `spans`: where the needles of all runs go, one after another, and the same place on the device. */
+static void fill_light(const ct_batch *batch, image_light *to, image_span *spans,
+                       const image_span *on_device)
+{
+    int64_t n = 0;
+    for (int64_t r = 0; r < batch->n_runs; r++) {
+        const ct_attn_row *run = &batch->runs[r];
+        to[r] = {(int32_t)run->light_first, (int32_t)run->n_light, (int32_t)run->n_needle,
+                 on_device + n};
+        for (size_t i = 0; i < run->n_needle; i++)
+            spans[n++] = {(int32_t)run->needle[i].begin, (int32_t)run->needle[i].end};
+    }
+}
+
 /* Everything that kernels read of the batch, on its way to the device by one copy. The arrays whose
  * size the recording's key does not tell (lists of blocks, marks) come last. */
 static cudaError_t make_image(ct_device *device, const ct_batch *batch, bool prefill, bool rounded)
@@ -453,6 +469,8 @@ static cudaError_t make_image(ct_device *device, const ct_batch *batch, bool pre
     const size_t chunks = place(&l, (size_t)c.chunks * sizeof(image_chunk));
     const size_t blocks = place(&l, (size_t)c.blocks * sizeof(void *));
     const size_t marked = place(&l, (size_t)c.marked);
+    const size_t light = place(&l, c.light ? (size_t)batch->n_runs * sizeof(image_light) : 0);
+    const size_t needles = place(&l, c.light ? (size_t)c.needles * sizeof(image_span) : 0);
     cudaError_t e = reserve_image(all, l.at);
     if (e != cudaSuccess) return e;
 
@@ -498,6 +516,9 @@ static cudaError_t make_image(ct_device *device, const ct_batch *batch, bool pre
     }
     fill_runs(device, batch, (image_run *)(h + runs), c.means ? (image_run *)(h + mean_runs) : NULL,
               (image_mean *)(h + means), blocks, marked);
+    if (c.light)
+        fill_light(batch, (image_light *)(h + light), (image_span *)(h + needles),
+                   (const image_span *)(d + needles));
     all->image = {.tokens = (int32_t)batch->tokens,
                   .n_segs = (int32_t)batch->n_segs,
                   .n_runs = (int32_t)batch->n_runs,
@@ -513,6 +534,7 @@ static cudaError_t make_image(ct_device *device, const ct_batch *batch, bool pre
                   .run = (const image_run *)(d + runs),
                   .mean_run = c.means ? (const image_run *)(d + mean_runs) : NULL,
                   .mean = c.means ? (const image_mean *)(d + means) : NULL,
+                  .light = c.light ? (const image_light *)(d + light) : NULL,
                   .tile = (const image_tile *)(d + tiles),
                   .chunk = (const image_chunk *)(d + chunks),
                   .seg_chunk = (const int32_t *)(d + seg_chunk),
@@ -657,6 +679,7 @@ extern "C" const ct_ops *ct_ops_cuda(void)
         .attention = cuda_attention,
         .layer_mean = cuda_layer_mean,
         .keep_heads = cuda_keep_heads,
+        .attention_weights = cuda_attention_weights,
     };
     return &ops;
 }
