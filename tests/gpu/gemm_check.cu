@@ -352,9 +352,12 @@ static void check_small(void)
     small = true;
     for (int m = 0; m < MODES; m++) {
         device.processors = 4;
-        for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+        for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
+            bool library = m == 4 && products[i][1] % 8 == 0 && products[i][2] % 8 == 0;
+            if (library && i != 7) continue; /* each shape is tried with many algorithms */
             check_product(&modes[m], products[i][0], products[i][1], products[i][2], i % 2,
                           i % 3 == 0);
+        }
         device.processors = processors;
         for (size_t i = 0; m == 3 && i < sizeof streamed / sizeof *streamed; i++)
             check_product(&modes[m], streamed[i][0], streamed[i][1], streamed[i][2], i % 2, i % 2);
