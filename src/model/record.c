@@ -115,6 +115,12 @@ done:
 
 enum { WEIGHTS_BYTES = 64 << 20 }; /* of another memory at once, or one token's */
 
+/* Within a pass: until what was asked of the backend's memory is there for its operations. */
+static ct_status wait_for_memory(const ct_model *model, ct_err *err)
+{
+    return model->ops->sync ? model->ops->sync(model->device, err) : CT_OK;
+}
+
 /* The weights of some tokens of a row, [H, keys] each, by way of the backend's memory, which is new and so
  * 0 where nothing is written. */
 static ct_status bring_weights(const ct_model *model, ct_op_ctx *op, const ct_attn_args *args,
@@ -127,6 +133,7 @@ static ct_status bring_weights(const ct_model *model, ct_op_ctx *op, const ct_at
     float *room = ops->alloc(model->device, (size_t)count * 2 * bytes);
     if (!room) return ct_fail_memory(err, "recorded weights", (size_t)count * 2 * bytes);
     const ct_weights_out out = {room, to->after ? room + count * size : NULL, to->keys, size};
+    CT_TRY(wait_for_memory(model, err));
     CT_TRY(ops->attention_weights(op, args, &out, err));
     for (int64_t t = 0; t < count; t++) {
         CT_TRY(ops->read(model->device, to->before + t * to->stride, out.before + t * size, bytes,
@@ -278,6 +285,7 @@ static ct_status settle_layer(const ct_model *model, ct_op_ctx *op, const ct_bat
     };
     ct_status st =
         model->ops->write(model->device, q, query->q + place * size, (size_t)size * sizeof *q, err);
+    if (st == CT_OK) st = wait_for_memory(model, err);
     return st == CT_OK ? weigh(model, op, &args, &out, err) : st;
 }
 
