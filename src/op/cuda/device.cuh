@@ -100,6 +100,13 @@ struct batch_image {
 };
 enum { KEYS_STEP = 512 };
 
+/* Where the image of the pass under way lies: on the host (pinned) and on the device. */
+struct image_room {
+    char *host, *device;
+    size_t bytes;
+    batch_image image;
+};
+
 struct gemm_plans; /* matmul.cu's: cuBLASLt's algorithm for each shape of weights */
 
 struct ct_device {
@@ -114,7 +121,8 @@ struct ct_device {
     void *ones;             /* layer_mean.cu's blocks of 1 and 2 in place of values */
     int64_t ones_width;
     bool ones_rounded;
-    struct pass_recordings *recordings; /* device.cu's: recorded passes, the image's memory */
+    image_room room;                    /* image.cu's */
+    struct pass_recordings *recordings; /* device.cu's: recorded passes */
 };
 enum { LT_WORKSPACE = 32 << 20 };
 
@@ -181,6 +189,9 @@ static inline int64_t ceil_div(int64_t a, int64_t b)
 
 /* ---- operations, one file each --------------------------------------------------------------- */
 
+/* image.cu: everything that kernels read of the batch, on its way to the device by one copy. rounded: what
+ * means count with is bf16. */
+cudaError_t make_image(ct_device *, const ct_batch *, bool prefill, bool rounded);
 /* matmul.cu */
 ct_status cuda_matmul(ct_op_ctx *, float *, const float *, int64_t, const ct_matrix *,
                       const float *, bool, ct_err *);
