@@ -109,10 +109,6 @@ static ct_status check_record(const ct_model *model, const ct_generate_request *
     int64_t *layers;
     ct_record_shape shape;
     if (!r->record) return CT_OK;
-    if (!model->ops->attention_weights)
-        return ct_fail(err, CT_ERR_UNSUPPORTED,
-                       "recording: expected a device that records, such as cpu, got %s",
-                       model->ops->name);
     ct_status st = record_shape(model, r, &layers, &shape, err);
     if (st != CT_OK) return st;
     st = ct_record_check(r->record, &shape, err);

@@ -14,7 +14,7 @@
 
 static const ct_op_need needs[] = {
     CT_NEEDS(matmul),    CT_NEEDS(products),   CT_NEEDS(place_keys),
-    CT_NEEDS(attention), CT_NEEDS(keep_heads),
+    CT_NEEDS(attention), CT_NEEDS(keep_heads), CT_NEEDS(attention_weights),
 };
 
 static size_t floats(const void *part, const ct_model *model, int64_t tokens)
@@ -170,7 +170,9 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
     CT_TRY(ops->attention(&pass->op, &args, err));
     float *means = NULL;
     if (pass->has_layer_means && ops->layer_mean) {
-        CT_TRY(ops->layer_mean(&pass->op, &args, ct_pass_floats(pass, q_size), &pass->batch, err));
+        means = ct_pass_floats(pass, pass->plan->n_runs);
+        CT_TRY(ops->layer_mean(&pass->op, &args, ct_pass_floats(pass, q_size), means, &pass->batch,
+                               err));
     } else if (pass->has_layer_means) {
         size_t block = (size_t)(CT_KV_BLOCK * info->kv_heads * info->head_dim);
         float *mass = ct_pass_floats(pass, q_size);

@@ -259,6 +259,7 @@ struct ct_pass {
     bool records, wants_light;    /* some row records some token; has the light recorder */
     ct_attn_row *recorded;        /* room for plan->n_runs, if some row records */
     ct_weights_out *recorded_out; /* likewise */
+    float *noted; /* ct_record_room in the host's memory, if some row records and the backend's is another */
     float *memory; /* working memory, the backend's: memory_used of memory_floats are taken */
     size_t memory_used, memory_floats;
 };
@@ -281,12 +282,17 @@ void ct_attn_mean_positions(const ct_attn_row *attn, ct_stage stage, int64_t *be
 
 /* ---- recordings (record.c) ------------------------------------------------------------------ */
 
+/* The tokens that are both in a run of the row and recorded: *first of the run, how many. */
+int64_t ct_record_tokens(const ct_pass_row *row, const ct_edit_run *run, int64_t *first);
+/* Floats that ct_record_layer takes of the host's memory for what the backend's holds of a layer. */
+size_t ct_record_room(const ct_pass *pass);
 /* Hands what rows want recorded of a layer to their recordings. args: what the layer's attention was
- * computed with; means: by run; keep: [T, H] or NULL, all. */
+ * computed with; means: by run; keep: [T, H] or NULL, all; all of it in the backend's memory. The pass is
+ * plain (ct_op_ctx): it is not replayed past this. */
 ct_status ct_record_layer(const ct_layer *layer, ct_pass *pass, const ct_attn_args *args,
                           const float *means, const uint8_t *keep, ct_err *err) CT_CHECK;
 /* Computes the weights that the recording of a request that has ended still lacks: those of the last
- * step of generation. `blocks` is room for the sequence's list of blocks. */
+ * step of generation, as a pass of its own. `blocks` is room for the sequence's list of blocks. */
 ct_status ct_record_settle(const ct_model *model, ct_op_ctx *op, const ct_sequence *sequence,
                            const void **blocks, ct_recording *recording, ct_err *err) CT_CHECK;
 /* Likewise, with the session's memory and threads (step.c). */

@@ -37,6 +37,8 @@ struct ct_session {
     ct_attn_row *recorded;
     ct_weights_out *recorded_out;
     size_t recorded_capacity;
+    float *noted; /* what a pass's recordings read back, a layer at a time */
+    size_t noted_capacity;
     const void **kv_blocks;
     size_t kv_capacity;
     uint8_t *keep; /* the pass's kept heads, brought back from the backend */
@@ -110,6 +112,7 @@ void ct_session_free(ct_session *session)
     free(session->means);
     free(session->recorded);
     free(session->recorded_out);
+    free(session->noted);
     free(session->kv_blocks);
     free(session->keep);
     free(session->done);
@@ -380,13 +383,15 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
                 .marked = s->plan.marked + run->marked_at,
                 .marked_count = run->marked_count,
             };
-            /* Head scores come from the unedited weights all the same; the output of this first
-             * product is replaced. */
             if (row->part.count > 0) {
                 s->attn[i].needle = row->recording->needle;
                 s->attn[i].n_needle = row->recording->n_needle;
+                if (row->recording->what & CT_RECORD_LIGHT)
+                    s->attn[i].n_light = ct_record_tokens(row, run, &s->attn[i].light_first);
             }
             if (!run->mean_per_layer) continue;
+            /* Head scores come from the unedited weights all the same; the output of this first
+             * product is replaced. */
             s->attn[i].edit = CT_WEIGHTS_KEEP;
             s->means[i] = mean_of(run, &s->attn[i], row->stage);
             s->attn[i].mean = &s->means[i];
@@ -404,8 +409,12 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
         CT_TRY(room((void **)&s->recorded, &s->recorded_capacity, s->plan.n_runs,
                     sizeof *s->recorded, err));
     }
+    if (pass->records && !pass->model->ops->host_memory)
+        CT_TRY(room((void **)&s->noted, &s->noted_capacity, ct_record_room(pass), sizeof *s->noted,
+                    err));
     pass->recorded = s->recorded;
     pass->recorded_out = s->recorded_out;
+    pass->noted = s->noted;
 done:
     return st;
 }
@@ -550,6 +559,7 @@ static ct_status run_pass(ct_session *s, ct_row *rows, size_t n_rows, size_t *fi
                           .scratch_bytes = s->scratch_bytes,
                           .compute = model->compute,
                           .stage = is_lone(&rows[*first]) ? CT_STAGE_GENERATION : CT_STAGE_PREFILL,
+                          .plain = pass.records,
                           .device = model->device};
     pass.memory = s->memory;
     pass.memory_floats = s->memory_floats;
@@ -619,6 +629,7 @@ ct_status ct_session_settle(ct_session *s, const ct_sequence *sequence, ct_recor
                     .scratch_bytes = s->scratch_bytes,
                     .compute = s->model->compute,
                     .stage = CT_STAGE_GENERATION,
+                    .plain = true,
                     .device = s->model->device};
     CT_TRY(ct_record_settle(s->model, &op, sequence, s->kv_blocks, recording, err));
 done:

@@ -86,6 +86,8 @@ typedef struct ct_attn_row {
     const ct_mean *mean;   /* of ct_ops.layer_mean, or NULL; then `edit` is KEEP */
     const ct_span *needle; /* [n_needle] sorted, disjoint; read where ct_attn_args.light is set */
     size_t n_needle;
+    int64_t light_first, n_light; /* the row's tokens whose ct_attn_light somebody reads, from light_first on: a
+                                   * backend in other memory makes it for these alone */
 } ct_attn_row;
 
 /* What the light recorder wants of every token and head; [T, H] each. */
@@ -218,7 +220,8 @@ typedef struct ct_op_ctx {
     ct_compute compute; /* F32 or BF16, never AUTO here */
     ct_stage
         stage; /* where ct_ops.one_kind: GENERATION if every row is one token of it, else PREFILL */
-    bool plain; /* begin neither records nor replays this pass: its operations are being timed */
+    bool plain; /* begin neither records nor replays this pass: its operations are timed, or the caller
+                 * reads what they leave between them */
     ct_device *device;
 } ct_op_ctx;
 
@@ -354,9 +357,9 @@ typedef struct ct_ops {
     /* Replaces the outputs of runs that have a mean (the published code's "balanced" edit):
      *   mean = sum over heads, tokens and marked positions of the weights / H / columns;
      *   out = mean * (sum of the values at marked positions begin .. end-1), in every head and token.
-     * `args` is attention's call before it; work is room for H D floats for each token. NULL in the host's
-     * memory: there the model layer does it. */
-    ct_status (*layer_mean)(ct_op_ctx *ctx, const ct_attn_args *args, float *work,
+     * `args` is attention's call before it; work is room for H D floats for each token; means: [n_runs], where
+     * the means go, 0 for the other runs. NULL in the host's memory: there the model layer does it. */
+    ct_status (*layer_mean)(ct_op_ctx *ctx, const ct_attn_args *args, float *work, float *means,
                             const ct_batch *batch, ct_err *err) CT_CHECK;
     /* Chooses heads by each row's rule and zeroes the outputs of the others: keep[t,h] = 1 for the heads
      * of the highest score (lowest index first among equals; NaN counts as lowest), else 0 and
@@ -366,9 +369,10 @@ typedef struct ct_ops {
                        const ct_batch *batch);
     /* before[h, s] = the softmax weight of key position s for each token of the rows, after[h, s] = the
      * same under the row's edit; nothing is written where the query does not see the position.
-     * out[r] is row r's. Of args, entropy, l2, light and values are not read, and nothing is
-     * written there. NULL: the backend records nothing, args.light neither. For recorders: computed from the keys in f32 apart from `attention`, and so
-     * equal to what it uses up to rounding. */
+     * out[r] is row r's, in the backend's memory. The rows are parts of the batch's runs, or (in host memory
+     * alone) others. Of args, entropy, l2, light and values are not read, and nothing is written there. For
+     * recorders: computed from the keys in f32 apart from `attention`, and so equal to what it uses up to
+     * rounding. */
     ct_status (*attention_weights)(ct_op_ctx *ctx, const ct_attn_args *args,
                                    const ct_weights_out *out, ct_err *err) CT_CHECK;
 

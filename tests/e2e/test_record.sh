@@ -1,11 +1,12 @@
 # test_record.sh - `cortado generate --record`: the file as Python's safetensors library reads it, and what is refused.
 . "$(dirname "$0")/check.sh"
 model=models/griffin-demo
+device=${CORTADO_TEST_DEVICE:-cpu} # as in tests/test.h
 needle='The best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day.'
 prompt=$'CONTEXT: \n'"$needle"$'\nShips wait for the tide.\n\nQUESTION: What is the best thing to do in San Francisco?\n\n'
 prompt+='ANSWER: Here is the most relevant sentence in the context: '
 record() {
-    "$cortado" generate -m $model --threads 1 --compute f32 -p "$prompt" --needle "$needle" "$@"
+    "$cortado" generate -m $model --device "$device" --threads 1 --compute f32 -p "$prompt" --needle "$needle" "$@"
 }
 
 # The answer is that of a run without a recorder.
@@ -50,7 +51,7 @@ interventions:
 YAML
 }
 run() {
-    "$cortado" run "$tmp/$1.yaml" --model-root models --out "$tmp/$1" --compute f32 "${@:2}"
+    "$cortado" run "$tmp/$1.yaml" --model-root models --out "$tmp/$1" --device "$device" --compute f32 "${@:2}"
 }
 study >"$tmp/off.yaml"
 {

@@ -1,7 +1,8 @@
 /* experts_check.cu - the mixture of experts on a GPU against loops in double precision, its laws (a token
  * alone = in a batch, groups = whole, recorded = launched, bit for bit), and its speed at the shapes of a
  * 12 B active mixture. Needs a GPU: built by the target gpu_checks, not run by the suite.
- * Exit status 1 if anything differs. `experts_check check` and `experts_check time` do one half. */
+ * Exit status 1 if anything differs. `experts_check check` and `experts_check time` do one half, `small` every
+ * kernel at the smallest shapes, for compute-sanitizer. */
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
@@ -31,6 +32,7 @@ extern "C" __attribute__((weak)) ct_status ct_fail(ct_err *err, ct_status status
     } while (0)
 
 static int failures;
+static bool small; /* the smallest shapes that meet every kernel */
 static ct_device device;
 
 /* ---- data ------------------------------------------------------------------------------------- */
@@ -271,7 +273,8 @@ static void check(const mixture *m, int64_t T, ct_stage stage, ct_compute comput
     double worst = 0; /* difference in units of the bound */
     /* Sums of up to 14336 terms in f32: 2e-5 of the sum of sizes. Where a hidden value lies near the
      * middle of two bf16 it may fall to the other: 2^-8 of a term, a few times. */
-    for (int64_t t = 0; t < T; t++) {
+    const int64_t each = small ? T / 2 + 1 : 1;
+    for (int64_t t = 0; t < T; t += each) {
         std::vector<int> expert((size_t)k);
         std::vector<double> share((size_t)k);
         route_on_host(m, &logits[(size_t)(t * X)], expert.data(), share.data());
@@ -299,6 +302,7 @@ static void check(const mixture *m, int64_t T, ct_stage stage, ct_compute comput
     bool alone = true;
     int64_t some[] = {0, T / 2, T - 1};
     for (int64_t t : some) {
+        if (small && t != T - 1) continue;
         std::vector<float> one = run(m, x + t * E, y0 + t * E, 1, stage, compute, whole, false);
         alone = alone && same(one.data(), &y[(size_t)(t * E)], E);
     }
@@ -307,7 +311,7 @@ static void check(const mixture *m, int64_t T, ct_stage stage, ct_compute comput
     bool recorded = same(run(m, x, y0, T, stage, compute, whole, true).data(), y.data(), T * E);
 
     bool nan = true; /* a token that is not a number stays alone with it */
-    if (T > 1) {
+    if (T > 1 && !small) {
         float bad = NAN;
         int64_t t = T / 2;
         CUDA(cudaMemcpy(x + t * E, &bad, 4, cudaMemcpyHostToDevice));
@@ -363,6 +367,35 @@ static void check_all(void)
         mixture m;
         make(&m, 64, 72, 2, 1, CT_BF16, false, CT_SILU, 6);
         check(&m, 4500, CT_STAGE_PREFILL, CT_COMPUTE_BF16);
+        drop(&m);
+    }
+}
+
+/* Every type of weights, whole and odd widths, biases; few rows and more than a tile of one expert; and of
+ * the kernels whose thread blocks go on, each with several tiles, as if the GPU were small. */
+static void check_small(void)
+{
+    struct {
+        int64_t E, F, X, k;
+        ct_dtype dtype;
+        bool bias;
+        ct_activation activation;
+    } cases[] = {
+        {24, 40, 2, 1, CT_BF16, false, CT_SILU}, {24, 40, 4, 2, CT_F32, true, CT_GELU},
+        {30, 42, 5, 3, CT_F32, true, CT_SILU},   {100, 40, 16, 2, CT_F16, false, CT_SILU},
+        {30, 33, 3, 2, CT_F16, false, CT_GELU},  {100, 100, 5, 3, CT_BF16, true, CT_SILU},
+        {30, 40, 3, 2, CT_BF16, false, CT_SILU}, {520, 264, 16, 2, CT_BF16, true, CT_GELU},
+    };
+    small = true;
+    device.processors = 4;
+    for (auto &c : cases) {
+        mixture m;
+        make(&m, c.E, c.F, c.X, c.k, c.dtype, c.bias, c.activation, 5);
+        for (int64_t T : {1, 70})
+            for (int stage = 0; stage < 2; stage++)
+                for (ct_compute compute : {CT_COMPUTE_F32, CT_COMPUTE_BF16})
+                    check(&m, T, (ct_stage)stage, compute);
+        if (c.X == 2) check(&m, 300, CT_STAGE_PREFILL, CT_COMPUTE_BF16);
         drop(&m);
     }
 }
@@ -440,6 +473,7 @@ int main(int argc, char **argv)
     printf("%s, %d multiprocessors\n", prop.name, device.processors);
     if (argc < 2 || strcmp(argv[1], "check") == 0) check_all();
     if (argc < 2 || strcmp(argv[1], "time") == 0) time_all();
+    if (argc > 1 && strcmp(argv[1], "small") == 0) check_small();
     printf("%d failures\n", failures);
     return failures > 0;
 }

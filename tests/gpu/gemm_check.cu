@@ -1,167 +1,15 @@
-/* gemm_check.cu - the GPU's products against the host's in double, their independence of company bit by
- * bit, and their speed. Needs a GPU: built by the target gpu_checks, not run by the suite.
+/* gemm_check.cu - the GPU's products against the host's in double, and their independence of company bit by
+ * bit. Needs a GPU: built by the target gpu_checks, not run by the suite.
  *
- *   gemm_check [check | time | time-generation]
+ *   gemm_check [check | small | time | time-generation]    small: every kernel at the smallest shapes, for
+ *                                                          compute-sanitizer
  *
  * Exit status 1 if anything differs.
  */
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "gemm_check.cuh"
 
-#include "op/cuda/gemm.cuh"
-
-static ct_device device;
-static ct_err err;
-static char *scratch;
-static const size_t SCRATCH = (size_t)256 << 20;
-static int failures, checks;
-
-static void need(cudaError_t e, const char *what)
-{
-    if (e == cudaSuccess) return;
-    printf("FAILED %s: %s\n", what, cudaGetErrorString(e));
-    exit(1);
-}
-
-static void need_ok(ct_status st, const char *what)
-{
-    if (st == CT_OK && device.failed == cudaSuccess) return;
-    printf("FAILED %s: %s\n", what, st != CT_OK ? err.text : cudaGetErrorString(device.failed));
-    if (device.failed != cudaSuccess) printf("  at %s\n", device.failed_at);
-    exit(1);
-}
-
-static void wait_for_device(const char *what)
-{
-    need_ok(CT_OK, what);
-    need(cudaStreamSynchronize(device.stream), what);
-}
-
-static void expect(bool ok, const char *fmt, const char *name, long long a, long long b,
-                   long long c)
-{
-    checks++;
-    if (ok) return;
-    if (failures++ < 40) {
-        printf("FAILED ");
-        printf(fmt, name, a, b, c);
-        printf("\n");
-    }
-}
-
-static uint64_t seed = 1;
-static float uniform(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (float)((seed >> 40) / 8388608.0 - 1.0);
-}
-
-static uint16_t bf16_bits(float x)
-{
-    uint32_t u;
-    memcpy(&u, &x, 4);
-    return (uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16);
-}
-
-static float round_bf16(float x)
-{
-    uint32_t u = (uint32_t)bf16_bits(x) << 16;
-    memcpy(&x, &u, 4);
-    return x;
-}
-
-static void *on_device(const void *host, size_t bytes)
-{
-    void *p;
-    need(cudaMalloc(&p, bytes + 16), "cudaMalloc");
-    if (host) need(cudaMemcpy(p, host, bytes, cudaMemcpyHostToDevice), "upload");
-    need(cudaDeviceSynchronize(),
-         "upload"); /* the device's stream does not wait for the default one */
-    return p;
-}
-
-static float *to_host(const float *p, int64_t count)
-{
-    float *h = (float *)malloc((size_t)count * 4 + 4);
-    wait_for_device("before a download");
-    need(cudaMemcpy(h, p, (size_t)count * 4, cudaMemcpyDeviceToHost), "download");
-    return h;
-}
-
-/* Random numbers on both sides. */
-struct vec {
-    float *h, *d;
-};
-static vec random_vec(int64_t count, float scale)
-{
-    vec v;
-    v.h = (float *)malloc((size_t)count * 4 + 4);
-    for (int64_t i = 0; i < count; i++) v.h[i] = uniform() * scale;
-    v.d = (float *)on_device(v.h, (size_t)count * 4);
-    return v;
-}
-static void drop(vec v)
-{
-    free(v.h);
-    cudaFree(v.d);
-}
-
-/* A matrix in its type on the device, and what it holds, widened, on the host. */
-struct mat {
-    float *h;
-    ct_matrix d;
-};
-static mat random_mat(int64_t rows, int64_t cols, ct_dtype dtype, float scale)
-{
-    mat m;
-    int64_t count = rows * cols;
-    size_t bytes = (size_t)count * (dtype == CT_F32 ? 4 : 2);
-    char *raw = (char *)malloc(bytes + 4);
-    m.h = (float *)malloc((size_t)count * 4 + 4);
-    for (int64_t i = 0; i < count; i++) {
-        float x = uniform() * scale;
-        if (dtype == CT_BF16) {
-            ((uint16_t *)raw)[i] = bf16_bits(x);
-            x = round_bf16(x);
-        } else if (dtype == CT_F16) {
-            __half h = __float2half_rn(x);
-            memcpy(raw + i * 2, &h, 2);
-            x = __half2float(h);
-        } else ((float *)raw)[i] = x;
-        m.h[i] = x;
-    }
-    m.d = {on_device(raw, bytes), dtype, rows, cols};
-    free(raw);
-    return m;
-}
-static void drop(mat m)
-{
-    free(m.h);
-    cudaFree((void *)m.d.data);
-}
-
-struct mode {
-    const char *name;
-    ct_compute compute;
-    ct_stage stage;
-    ct_dtype dtype;
-};
-static const mode modes[] = {
-    {"f32 of f32", CT_COMPUTE_F32, CT_STAGE_PREFILL, CT_F32},
-    {"f32 of bf16", CT_COMPUTE_F32, CT_STAGE_GENERATION, CT_BF16},
-    {"f32 of f16", CT_COMPUTE_F32, CT_STAGE_PREFILL, CT_F16},
-    {"bf16 generation", CT_COMPUTE_BF16, CT_STAGE_GENERATION, CT_BF16},
-    {"bf16 prefill", CT_COMPUTE_BF16, CT_STAGE_PREFILL, CT_BF16},
-};
-enum { MODES = sizeof modes / sizeof *modes };
-
-static ct_op_ctx ctx_of(const mode *m)
-{
-    ct_op_ctx ctx = {scratch, SCRATCH, m->compute, m->stage, false, &device};
-    return ctx;
-}
+static bool small; /* the smallest shapes that meet every kernel */
+static int processors;
 
 /* ---- against double -------------------------------------------------------------------------- */
 
@@ -257,7 +105,7 @@ static bool same_rows(const float *few, const float *all, int64_t first, int64_t
 static void check_rows(const mode *m, int64_t N, int64_t K)
 {
     static const int64_t counts[] = {1, 2, 7, 8, 9, 16, 17, 33, 64, 65, 128, 129, 500};
-    enum { ALL = 500 };
+    const int64_t ALL = small ? 130 : 500;
     ct_op_ctx ctx = ctx_of(m);
     vec x = random_vec(ALL * K, 1), bias = random_vec(N, 1);
     mat w = random_mat(N, K, m->dtype, 1), w2 = random_mat(N + 3, K, m->dtype, 1);
@@ -265,8 +113,8 @@ static void check_rows(const mode *m, int64_t N, int64_t K)
           *y2 = (float *)on_device(NULL, ALL * (N + 3) * 4);
     need_ok(cuda_matmul(&ctx, y, x.d, ALL, &w.d, bias.d, false, &err), m->name);
     float *whole = to_host(y, ALL * N);
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        for (int end = 0; end < 2; end++) {
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i += small ? 4 : 1)
+        for (int end = small; end < 2 && counts[i] <= ALL; end++) {
             int64_t M = counts[i], first = end ? ALL - M : 0;
             cudaMemsetAsync(y, 0xFF, ALL * N * 4, device.stream);
             need_ok(cuda_matmul(&ctx, y, x.d + first * K, M, &w.d, bias.d, false, &err), m->name);
@@ -300,7 +148,7 @@ static void check_rows(const mode *m, int64_t N, int64_t K)
  * not read what it has not written. */
 static void check_chain(const mode *m, int64_t M, int64_t E, int64_t F)
 {
-    enum { LINKS = 24 };
+    const int LINKS = small ? 3 : 24, ROUNDS = small ? 2 : 4;
     ct_op_ctx ctx = ctx_of(m);
     vec x = random_vec(M * E, 1);
     mat w = random_mat(E, E, m->dtype, 1.7f / sqrtf((float)E));
@@ -312,7 +160,7 @@ static void check_chain(const mode *m, int64_t M, int64_t E, int64_t F)
                    (float *)on_device(NULL, (size_t)(M * E) * 4)};
     float *hidden = (float *)on_device(NULL, (size_t)((M + 31) / 32 * 32) * F * 8);
     float *slow = NULL;
-    for (int round = 0; round < 4; round++) {
+    for (int round = 0; round < ROUNDS; round++) {
         for (int i = 0; i < LINKS; i++) {
             const float *from = i ? y[1 - i % 2] : x.d;
             need_ok(cuda_matmul(&ctx, y[i % 2], from, M, &w.d, NULL, false, &err), m->name);
@@ -352,7 +200,7 @@ static void check_mlp_rows(const mode *m, int64_t E, int64_t F)
     float *y = (float *)on_device(NULL, ALL * E * 4);
     float *hidden = (float *)on_device(NULL, (size_t)224 * F * 8);
     float *whole = NULL;
-    for (int i = sizeof counts / sizeof *counts - 1; i >= 0; i--) {
+    for (int i = sizeof counts / sizeof *counts - 1; i >= 0; i -= small ? 4 : 1) {
         int64_t M = counts[i], first = ALL - M;
         cudaMemsetAsync(y, 0, ALL * E * 4, device.stream);
         need_ok(cuda_gated_mlp(&ctx, y, x.d + first * E, M, &mlp, hidden, &err), m->name);
@@ -490,252 +338,38 @@ static void check_all(void)
     }
 }
 
-/* ---- speed ----------------------------------------------------------------------------------- */
-
-static __global__ void fill(uint16_t *p, int64_t count)
+/* What differs in f32: one warp to an output, and three sizes of tiles, the largest taken as if the GPU were
+ * small. In bf16: cuBLASLt or not; columns in 1, 2 and 4 parts and not at the copy engine's borders; as many
+ * tokens as each kernel takes, kept in shared memory or fetched; rings that go round and clusters that go on
+ * to a second tile. */
+static void check_small(void)
 {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
-         i += (int64_t)gridDim.x * blockDim.x) {
-        uint32_t h = (uint32_t)i * 2654435761u;
-        h = (h ^ h >> 15) * 2246822519u;
-        h ^= h >> 13;
-        p[i] = (uint16_t)(0x3C00 | (h & 0x81FF)); /* bf16 of about +-0.01 */
-    }
-}
-
-static float elapsed_ms(cudaEvent_t a, cudaEvent_t b)
-{
-    float ms;
-    need(cudaEventSynchronize(b), "timing");
-    need(cudaEventElapsedTime(&ms, a, b), "timing");
-    return ms;
-}
-
-/* Decode as a pass does it: launches one after another in a graph, each with other weights. */
-static double decode_us(int64_t M, int64_t N, int64_t K, const char *weights, size_t room, float *x,
-                        float *y)
-{
-    ct_op_ctx ctx = ctx_of(&modes[3]);
-    size_t bytes = (size_t)(N * K) * 2;
-    int copies = (int)(room / bytes), launches = copies < 24 ? copies : 24;
-    if (launches < 2) launches = 2;
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
-    need(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeThreadLocal), "capture");
-    for (int i = 0; i < launches; i++) {
-        ct_matrix w = {weights + (size_t)(i % copies) * bytes, CT_BF16, N, K};
-        need_ok(cuda_matmul(&ctx, y, x, M, &w, NULL, false, &err), "decode");
-    }
-    need(cudaStreamEndCapture(device.stream, &graph), "end of capture");
-    need(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
-    float best = 1e9f;
-    for (int i = 0; i < 8; i++) {
-        cudaEventRecord(a, device.stream);
-        need(cudaGraphLaunch(exec, device.stream), "replay");
-        cudaEventRecord(b, device.stream);
-        float ms = elapsed_ms(a, b);
-        if (i > 1 && ms < best) best = ms;
-    }
-    cudaGraphExecDestroy(exec), cudaGraphDestroy(graph), cudaEventDestroy(a), cudaEventDestroy(b);
-    return best * 1e3 / launches;
-}
-
-/* The whole feed-forward of a layer. */
-static double mlp_us(ct_stage stage, int64_t M, int64_t E, int64_t F, const char *weights,
-                     size_t room, float *x, float *y, float *hidden)
-{
-    mode m = {"gated", CT_COMPUTE_BF16, stage, CT_BF16};
-    ct_op_ctx ctx = ctx_of(&m);
-    size_t bytes = (size_t)(E * F) * 2;
-    int copies = (int)(room / (3 * bytes)), n = copies < 8 ? copies : 8;
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    for (int recorded = 0; recorded < 2;
-         recorded++) { /* first once outside: choosing cannot be recorded */
-        if (recorded)
-            need(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeThreadLocal),
-                 "capture");
-        for (int i = 0; i < n; i++) {
-            const char *w = weights + 3 * bytes * i;
-            ct_mlp mlp = {CT_GELU,
-                          {w, CT_BF16, F, E},
-                          {w + bytes, CT_BF16, F, E},
-                          {w + 2 * bytes, CT_BF16, E, F},
-                          NULL,
-                          NULL,
-                          NULL};
-            need_ok(cuda_gated_mlp(&ctx, y, x, M, &mlp, hidden, &err), "gated");
+    static const int64_t products[][3] = {{5, 63, 65},    {7, 100, 65},   {40, 72, 200},
+                                          {513, 130, 17}, {1, 136, 4104}, {9, 136, 1032},
+                                          {33, 136, 520}, {70, 72, 200},  {130, 72, 72}};
+    static const int64_t streamed[][3] = {
+        {1, 8584, 1032}, {17, 4424, 1032}, {33, 4424, 1032}, {8, 33864, 72}};
+    small = true;
+    for (int m = 0; m < MODES; m++) {
+        device.processors = 4;
+        for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
+            bool library = m == 4 && products[i][1] % 8 == 0 && products[i][2] % 8 == 0;
+            if (library && i != 7) continue; /* each shape is tried with many algorithms */
+            check_product(&modes[m], products[i][0], products[i][1], products[i][2], i % 2,
+                          i % 3 == 0);
         }
-        if (recorded) need(cudaStreamEndCapture(device.stream, &graph), "end of capture");
-    }
-    need(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
-    float best = 1e9f;
-    for (int i = 0; i < 6; i++) {
-        cudaEventRecord(a, device.stream);
-        need(cudaGraphLaunch(exec, device.stream), "replay");
-        cudaEventRecord(b, device.stream);
-        float ms = elapsed_ms(a, b);
-        if (i > 1 && ms < best) best = ms;
-    }
-    cudaGraphExecDestroy(exec), cudaGraphDestroy(graph), cudaEventDestroy(a), cudaEventDestroy(b);
-    return best * 1e3 / n;
-}
-
-static double op_ms(const mode *m, int64_t M, int64_t N, int64_t K, const void *weights, float *x,
-                    float *y)
-{
-    ct_op_ctx ctx = ctx_of(m);
-    ct_matrix w = {weights, m->dtype, N, K};
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
-    float best = 1e9f;
-    for (int i = 0; i < 4; i++) {
-        cudaEventRecord(a, device.stream);
-        for (int j = 0; j < 5; j++)
-            need_ok(cuda_matmul(&ctx, y, x, M, &w, NULL, false, &err), "prefill");
-        cudaEventRecord(b, device.stream);
-        float ms = elapsed_ms(a, b) / 5;
-        if (i > 0 && ms < best) best = ms;
-    }
-    cudaEventDestroy(a), cudaEventDestroy(b);
-    return best;
-}
-
-/* The pinned algorithm alone. */
-static double rounded_ms(int64_t M, int64_t N, int64_t K, const void *weights, const void *x,
-                         float *y)
-{
-    ct_op_ctx ctx = ctx_of(&modes[4]);
-    ct_matrix w = {weights, CT_BF16, N, K};
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
-    float best = 1e9f;
-    for (int i = 0; i < 4; i++) {
-        cudaEventRecord(a, device.stream);
-        for (int j = 0; j < 5; j++)
-            need_ok(product_prefill(&ctx, y, false, (const bf16 *)x, M, &w, NULL, false, &err),
-                    "prefill");
-        cudaEventRecord(b, device.stream);
-        float ms = elapsed_ms(a, b) / 5;
-        if (i > 0 && ms < best) best = ms;
-    }
-    cudaEventDestroy(a), cudaEventDestroy(b);
-    return best;
-}
-
-/* The fastest of the heuristic's algorithms, split or not, without the rounding of x. */
-static double free_library_ms(int64_t M, int64_t N, int64_t K, const void *w, const void *x,
-                              float *y)
-{
-    cublasLtMatmulDesc_t desc;
-    cublasLtMatrixLayout_t lw, lx, ly;
-    cublasLtMatmulPreference_t preference;
-    cublasLtMatmulHeuristicResult_t found[16];
-    cublasOperation_t t = CUBLAS_OP_T;
-    size_t workspace = LT_WORKSPACE;
-    float one = 1, zero = 0;
-    int n = 0;
-    double best = -1;
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
-    cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
-    cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_TRANSA, &t, sizeof t);
-    cublasLtMatrixLayoutCreate(&lw, CUDA_R_16BF, K, N, K);
-    cublasLtMatrixLayoutCreate(&lx, CUDA_R_16BF, K, M, K);
-    cublasLtMatrixLayoutCreate(&ly, CUDA_R_32F, N, M, N);
-    cublasLtMatmulPreferenceCreate(&preference);
-    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                         &workspace, sizeof workspace);
-    cublasLtMatmulAlgoGetHeuristic(device.lt, desc, lw, lx, ly, ly, preference, 16, found, &n);
-    for (int i = 0; i < n; i++) {
-        for (int round = 0; round < 2; round++) {
-            cudaEventRecord(a, device.stream);
-            cublasStatus_t st = CUBLAS_STATUS_SUCCESS;
-            for (int j = 0; j < 5; j++)
-                st = cublasLtMatmul(device.lt, desc, &one, w, lw, x, lx, &zero, y, ly, y, ly,
-                                    &found[i].algo, device.lt_workspace, LT_WORKSPACE,
-                                    device.stream);
-            cudaEventRecord(b, device.stream);
-            double ms = elapsed_ms(a, b) / 5;
-            if (!st && round && (best < 0 || ms < best)) best = ms;
-        }
-    }
-    cublasLtMatmulPreferenceDestroy(preference);
-    cublasLtMatrixLayoutDestroy(lw), cublasLtMatrixLayoutDestroy(lx),
-        cublasLtMatrixLayoutDestroy(ly);
-    cublasLtMatmulDescDestroy(desc);
-    cudaEventDestroy(a), cudaEventDestroy(b);
-    return best;
-}
-
-static void time_all(bool generation_only)
-{
-    static const int64_t decode[][2] = {{2560, 2560}, {7680, 2560},  {2560, 7680}, {256000, 2560},
-                                        {4096, 4096}, {12288, 4096}, {4096, 12288}};
-    static const int64_t counts[] = {1, 8, 16, 32, 64, 128};
-    static const int64_t prefill[][2] = {{2560, 2560}, {7680, 2560},  {2560, 7680},
-                                         {4096, 4096}, {12288, 4096}, {4096, 12288}};
-    const size_t room = (size_t)2800 << 20;
-    char *w = (char *)on_device(NULL, room);
-    float *x = (float *)on_device(NULL, (size_t)4096 * 12288 * 4);
-    float *y = (float *)on_device(NULL, (size_t)4096 * 12288 * 4);
-    float *hidden = (float *)on_device(NULL, (size_t)4096 * 12288 * 8);
-    fill<<<2048, 256, 0, device.stream>>>((uint16_t *)w, (int64_t)(room / 2));
-    fill<<<2048, 256, 0, device.stream>>>((uint16_t *)x, (int64_t)4096 * 12288 * 2);
-    wait_for_device("filling");
-
-    printf("\nbf16 generation, GB/s of weights (us)\n%16s", "N x K");
-    for (int i = 0; i < 6; i++) printf("      M %4lld    ", (long long)counts[i]);
-    printf("\n");
-    for (size_t s = 0; s < sizeof decode / sizeof *decode; s++) {
-        int64_t N = decode[s][0], K = decode[s][1];
-        printf("%7lld x %6lld", (long long)N, (long long)K);
-        for (int i = 0; i < 6; i++) {
-            double us = decode_us(counts[i], N, K, w, room, x, y);
-            printf(" %6.0f (%7.1f)", (double)(N * K) * 2e-3 / us, us);
-        }
-        printf("\n");
-    }
-    static const int64_t ffn[][2] = {{2560, 7680}, {4096, 12288}};
-    for (int s = 0; s < 2; s++) {
-        int64_t E = ffn[s][0], F = ffn[s][1];
-        printf("gated %lldx%lld: ", (long long)E, (long long)F);
-        for (int i = 0; i < 6; i++) {
-            double us = mlp_us(CT_STAGE_GENERATION, counts[i], E, F, w, room, x, y, hidden);
-            printf(" %6.0f (%7.1f)", (double)(3 * E * F) * 2e-3 / us, us);
-        }
-        printf("\n");
-    }
-    if (generation_only) return;
-    printf("\nbf16 prefill, M = 4096, TFLOP/s: as an operation, without the rounding of x, and "
-           "cuBLASLt's best without conditions\n");
-    for (size_t s = 0; s < sizeof prefill / sizeof *prefill; s++) {
-        int64_t N = prefill[s][0], K = prefill[s][1];
-        double flops = 2.0 * 4096 * N * K;
-        double own = op_ms(&modes[4], 4096, N, K, w, x, y);
-        double rounded = rounded_ms(4096, N, K, w, x, y);
-        double best = free_library_ms(4096, N, K, w, x, y);
-        printf("%7lld x %6lld  %6.0f  %6.0f  %6.0f\n", (long long)N, (long long)K,
-               flops / own * 1e-9, flops / rounded * 1e-9, flops / best * 1e-9);
-    }
-    for (int s = 0; s < 2; s++) {
-        int64_t E = ffn[s][0], F = ffn[s][1];
-        double us = mlp_us(CT_STAGE_PREFILL, 4096, E, F, w, room, x, y, hidden);
-        printf("gated %lld x %lld  %6.0f\n", (long long)E, (long long)F,
-               6.0 * 4096 * E * F / us * 1e-6);
-    }
-    printf("\nf32, TFLOP/s\n");
-    for (int i = 0; i < 4; i++) {
-        static const int64_t ms[] = {1, 64, 512, 4096};
-        double a = op_ms(&modes[0], ms[i], 2560, 2560, w, x, y),
-               b = op_ms(&modes[1], ms[i], 7680, 2560, w, x, y);
-        printf("M %4lld: 2560 x 2560 f32 %6.1f (%.1f us), 7680 x 2560 bf16 %6.1f (%.1f us)\n",
-               (long long)ms[i], 2.0 * ms[i] * 2560 * 2560 / a * 1e-9, a * 1e3,
-               2.0 * ms[i] * 7680 * 2560 / b * 1e-9, b * 1e3);
+        device.processors = processors;
+        for (size_t i = 0; m == 3 && i < sizeof streamed / sizeof *streamed; i++)
+            check_product(&modes[m], streamed[i][0], streamed[i][1], streamed[i][2], i % 2, i % 2);
+        check_mlp(&modes[m], 1, 64, 128, CT_GELU, true);
+        check_mlp(&modes[m], 7, 65, 100, CT_SILU, false);
+        check_mlp(&modes[m], 40, 72, 136, CT_SILU, true);
+        check_rows(&modes[m], 72, 136), check_rows(&modes[m], 65, 100);
+        check_mlp_rows(&modes[m], 72, 136);
+        if (m == 3) check_chain(&modes[m], 9, 328, 520), check_chain(&modes[m], 64, 72, 136);
+        check_logits(&modes[m], 3, 5000, 64, 0, false);
+        check_logits(&modes[m], 9, 777, 72, 30, true);
+        printf("%s: done, %d checks, %d failures\n", modes[m].name, checks, failures);
     }
 }
 
@@ -744,13 +378,14 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0); /* what was found before a hang is seen */
     cudaDeviceProp prop;
     need(cudaGetDeviceProperties(&prop, 0), "a GPU");
-    device.processors = prop.multiProcessorCount;
+    processors = device.processors = prop.multiProcessorCount;
     need(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), "stream");
     need(cudaMalloc(&device.lt_workspace, LT_WORKSPACE), "workspace");
     need(cudaMalloc((void **)&scratch, SCRATCH), "scratch");
     if (cublasLtCreate(&device.lt)) return printf("FAILED cublasLtCreate\n"), 1;
     printf("%s, %d processors\n", prop.name, prop.multiProcessorCount);
     if (argc < 2 || !strcmp(argv[1], "check")) check_all();
+    if (argc > 1 && !strcmp(argv[1], "small")) check_small();
     if (argc < 2 || !strncmp(argv[1], "time", 4))
         time_all(argc > 1 && !strcmp(argv[1], "time-generation"));
     wait_for_device("the end");

@@ -1,170 +1,19 @@
 /* recurrent_check.cu - the elementwise and recurrent operations on a GPU against loops in double
- * precision, their bits in other company and after other cuts, and their times.
+ * precision, and their bits in other company and after other cuts.
  *
  * Needs a GPU: built by the target gpu_checks, not run by the suite. Makes its own device and images.
  *
- *   recurrent_check [fast]         fast: no timings
+ *   recurrent_check [fast | small]         fast: no timings; small: every kernel at the smallest shapes, for
+ *                                          compute-sanitizer
  *
  * Bounds, relative to 1 + |value|: a convolution is a sum of five, 1e-6. A gate is a sum of 256 products
  * whose rounding reaches h through a, 2e-5. A scan multiplies by up to 200 exponentials, each within
  * 2^-22, 5e-5. Exits 1 if something is wrong.
  */
-#include <cmath>
-#include <cstdarg>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <vector>
+#include "recurrent_check.cuh"
 
-#include "op/cuda/device.cuh"
+static bool small; /* the smallest shapes that meet every kernel */
 
-/* All that the operations need of base/. */
-extern "C" ct_status ct_fail(ct_err *err, ct_status status, const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(err->text, sizeof err->text, fmt, args);
-    va_end(args);
-    return err->status = status;
-}
-
-typedef std::vector<float> floats;
-
-static int failures;
-static ct_device device;
-
-static void must(cudaError_t error, const char *what)
-{
-    if (error == cudaSuccess) return;
-    printf("%s: %s\n", what, cudaGetErrorString(error));
-    exit(2);
-}
-
-static void finish(const char *what)
-{
-    must(device.failed, device.failed_at);
-    must(cudaStreamSynchronize(device.stream), what);
-}
-
-template <typename T> static T *to_device(const std::vector<T> &from)
-{
-    T *to;
-    must(cudaMalloc(&to, (from.size() + 1) * sizeof(T)), "malloc");
-    must(cudaMemcpy(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice), "copy");
-    return to;
-}
-
-template <typename T> static std::vector<T> to_host(const T *from, size_t n)
-{
-    std::vector<T> to(n);
-    must(cudaMemcpy(to.data(), from, n * sizeof(T), cudaMemcpyDeviceToHost), "copy");
-    return to;
-}
-
-static uint64_t seed = 1;
-
-static float uniform(float low, float high)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return low + (high - low) * (float)(seed >> 40) / (float)(1 << 24);
-}
-
-static floats noise(size_t n, float low, float high)
-{
-    floats v(n);
-    for (float &x : v) x = uniform(low, high);
-    return v;
-}
-
-static std::vector<bf16> as_bf16(floats &v) /* and rounds v itself */
-{
-    std::vector<bf16> to(v.size());
-    for (size_t i = 0; i < v.size(); i++) {
-        to[i] = __float2bfloat16(v[i]);
-        v[i] = __bfloat162float(to[i]);
-    }
-    return to;
-}
-
-static void report(const char *what, const char *shape, double error, double bound)
-{
-    bool good = error <= bound; /* false for NaN */
-    if (!good) failures++;
-    printf("%-22s %-52s %9.2e %s\n", what, shape, error, good ? "ok" : "WRONG");
-}
-
-/* The larger; not a number if one is not. */
-static double worse(double a, double b)
-{
-    return a >= b || std::isnan(a) ? a : b;
-}
-
-static double distance(const floats &got, const std::vector<double> &want)
-{
-    double most = 0;
-    for (size_t i = 0; i < want.size(); i++) {
-        double d = fabs((double)got[i] - want[i]) / (1 + fabs(want[i]));
-        most = worse(most, d);
-    }
-    return most;
-}
-
-/* ---- a batch and its image ---- */
-
-struct row {
-    int count, position;
-};
-
-struct batch_of {
-    batch_image image;
-    ct_batch batch;
-    std::vector<void *> owned;
-
-    template <typename T> const T *put(const std::vector<T> &v)
-    {
-        T *p = to_device(v);
-        owned.push_back(p);
-        return p;
-    }
-
-    /* Row r's state is states + r * state_floats. */
-    batch_of(const std::vector<row> &rows, float *states, size_t state_floats, bool prefill)
-    {
-        std::vector<image_token> tokens;
-        std::vector<image_seg> segs;
-        std::vector<image_chunk> chunks;
-        std::vector<int32_t> seg_chunk;
-        for (size_t s = 0; s < rows.size(); s++) {
-            row r = rows[s];
-            image_seg seg = {};
-            seg.first = (int32_t)tokens.size(), seg.count = r.count, seg.position = r.position;
-            seg.state = states + s * state_floats;
-            segs.push_back(seg);
-            seg_chunk.push_back((int32_t)chunks.size());
-            for (int t = 0; t < r.count; t++) {
-                if (t == 0 || (r.position + t) % CHUNK_TOKENS == 0)
-                    chunks.push_back({(int32_t)s, (int32_t)tokens.size(), 0});
-                chunks.back().count++;
-                tokens.push_back({(int32_t)s, 0, r.position + t});
-            }
-        }
-        if (!prefill) chunks.clear();
-        memset(&image, 0, sizeof image);
-        memset(&batch, 0, sizeof batch);
-        image.tokens = (int32_t)tokens.size(), image.n_segs = (int32_t)rows.size();
-        image.n_chunks = (int32_t)chunks.size();
-        image.token = put(tokens), image.seg = put(segs), image.chunk = put(chunks);
-        image.seg_chunk = put(seg_chunk);
-        batch.image = &image;
-    }
-    ~batch_of()
-    {
-        for (void *p : owned) cudaFree(p);
-    }
-};
-
-/* An operation with a state on its inputs, tokens `from` on of all that were made. */
 typedef std::function<void(ct_op_ctx *, const ct_batch *, int64_t from)> operation;
 
 struct result {
@@ -238,18 +87,12 @@ static std::vector<row> rows_of(bool prefill)
 {
     std::vector<row> rows;
     const int counts[] = {1, 7, 63, 64, 65, 200, 200}, positions[] = {0, 5, 64, 130, 0, 5, 130};
+    if (small && prefill) return {{1, 0}, {70, 5}, {2, 64}, {65, 0}};
     for (int i = 0; i < 7; i++) rows.push_back({prefill ? counts[i] : 1, positions[i]});
     if (!prefill)
-        for (int i = 0; i < 37; i++) rows.push_back({1, 17 * i});
+        for (int i = 0; i < (small ? 10 : 37); i++) rows.push_back({1, 17 * i});
     else rows.push_back({2, 64});
     return rows;
-}
-
-static int64_t tokens_of(const std::vector<row> &rows)
-{
-    int64_t n = 0;
-    for (row r : rows) n += r.count;
-    return n;
 }
 
 /* ---- expected results ---- */
@@ -516,7 +359,8 @@ static void check_rest(int64_t width)
  * operation, then in stream order, then recorded and replayed. The bits are the same. */
 static void check_chain(int n_rows)
 {
-    enum { CHAIN = 6, REPLAYS = 50 };
+    enum { CHAIN = 6 };
+    const int REPLAYS = small ? 1 : 50, links = small ? 2 : CHAIN;
     const int64_t width = 512, blocks = 2, taps = 4, n = 256, each = (taps + 16) * width;
     ct_op_ctx ctx = {NULL, 0, CT_COMPUTE_BF16, CT_STAGE_GENERATION, false, &device};
     std::vector<row> rows(n_rows, row{1, 77});
@@ -548,7 +392,7 @@ static void check_chain(int n_rows)
         auto done = [&] {
             if (waits) finish("chain");
         };
-        for (int i = 0; i < CHAIN; i++) {
+        for (int i = 0; i < links; i++) {
             ct_err err;
             cuda_rms_norm(&ctx, y, x, width, n_rows, width, gain, 1e-6f, 1), done();
             cuda_silu_mul(&ctx, u, y, NULL, n_rows * width), done(); /* values must not grow */
@@ -599,143 +443,12 @@ static void check_chain(int n_rows)
         cudaFree(p);
 }
 
-/* ---- times ---- */
-
-/* Microseconds of one of `copies` calls, recorded together as a graph and replayed. */
-static double time_us(int copies, const std::function<void(int)> &call)
+static void check_all(void)
 {
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    must(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeThreadLocal), "capture");
-    for (int i = 0; i < copies; i++) call(i);
-    must(cudaStreamEndCapture(device.stream, &graph), "capture");
-    must(device.failed, device.failed_at);
-    must(cudaGraphInstantiate(&exec, graph, 0), "graph");
-    cudaEvent_t begin, end;
-    cudaEventCreate(&begin), cudaEventCreate(&end);
-    float best = 1e30f;
-    for (int i = 0; i < 12; i++) {
-        float ms;
-        cudaEventRecord(begin, device.stream);
-        must(cudaGraphLaunch(exec, device.stream), "graph");
-        cudaEventRecord(end, device.stream);
-        must(cudaEventSynchronize(end), "replay");
-        cudaEventElapsedTime(&ms, begin, end);
-        if (ms < best) best = ms;
-    }
-    cudaEventDestroy(begin), cudaEventDestroy(end);
-    cudaGraphExecDestroy(exec), cudaGraphDestroy(graph);
-    return (double)best * 1000 / copies;
-}
-
-static void told(const char *what, double us, double bytes)
-{
-    printf("%-52s %8.1f us %7.0f GB/s\n", what, us, bytes / us / 1000);
-}
-
-static std::vector<row> generation_rows(int n)
-{
-    return std::vector<row>(n, row{1, 1000});
-}
-
-/* Calls go around LAYERS copies of weights and states, more than a cache holds. */
-enum { LAYERS = 26 };
-
-static void time_rglru(int n_rows, int tokens, ct_compute compute)
-{
-    const int64_t width = 2560, blocks = 10, taps = 4, n = 256;
-    bool prefill = tokens > 0;
-    ct_op_ctx ctx = {NULL, 0, compute, prefill ? CT_STAGE_PREFILL : CT_STAGE_GENERATION, false, &device};
-    std::vector<row> rows = generation_rows(n_rows);
-    if (prefill) rows = {{tokens, 0}};
-    int64_t all = tokens_of(rows), layers = prefill ? 2 : LAYERS;
-    floats gate = noise(layers * width * n, -0.1f, 0.1f);
-    bf16 *gx = to_device(as_bf16(gate)), *ga = to_device(as_bf16(gate));
-    float *x = to_device(noise(all * width, -1, 1)), *y = to_device(noise(all * width, -1, 1));
-    float *out = to_device(floats(all * width)), *work = to_device(floats(3 * all * width));
-    float *conv = to_device(noise(width * taps, -1, 1)), *bias = to_device(noise(width, -9, 0));
-    int64_t each = layers * taps * width;
-    float *states = to_device(noise(n_rows * each, -1, 1));
-    batch_of b(rows, states, each, prefill);
-    double us = time_us((int)layers, [&](int i) {
-        ct_rglru w = {width,
-                      taps,
-                      blocks,
-                      conv,
-                      bias,
-                      {gx + i * width * n, CT_BF16, width, n},
-                      {ga + i * width * n, CT_BF16, width, n},
-                      bias,
-                      bias,
-                      bias};
-        ct_err err;
-        if (cuda_rglru(&ctx, out, x, y, &w, work, &b.batch, i * taps * width, &err) != CT_OK)
-            failures++;
-    });
-    char text[96];
-    snprintf(text, sizeof text, "rglru 2B, %s, %lld tokens, %d rows",
-             compute == CT_COMPUTE_BF16 ? "bf16" : "f32", (long long)all, n_rows);
-    told(text, us, 4.0 * 3 * all * width + 2.0 * 2 * width * n + 8.0 * n_rows * taps * width);
-    for (void *p : {(void *)gx, (void *)ga, (void *)x, (void *)y, (void *)out, (void *)work,
-                    (void *)conv, (void *)bias, (void *)states})
-        cudaFree(p);
-}
-
-static void time_mamba(int n_rows, int tokens)
-{
-    const int64_t width = 8192, states_n = 16, taps = 4;
-    bool prefill = tokens > 0;
-    ct_op_ctx ctx = {NULL, 0, CT_COMPUTE_BF16, prefill ? CT_STAGE_PREFILL : CT_STAGE_GENERATION,
-                     false, &device};
-    std::vector<row> rows = generation_rows(n_rows);
-    if (prefill) rows = {{tokens, 0}};
-    int64_t all = tokens_of(rows), each = (states_n + taps - 1) * width;
-    int layers = prefill ? 2 : LAYERS; /* states only; a_log stays cached */
-    float *x = to_device(noise(all * width, -1, 1)), *dt = to_device(noise(all * width, -5, 1));
-    float *b_in = to_device(noise(all * states_n, -1, 1)), *y = to_device(floats(all * width));
-    float *a_log = to_device(noise(width * states_n, 0, 2.7f)),
-          *w = to_device(noise(width * taps, -1, 1));
-    float *states = to_device(floats((size_t)n_rows * layers * each));
-    batch_of b(rows, states, layers * each, prefill);
-    ct_scan scan = {x, dt, b_in, b_in, a_log, w, width, states_n};
-    char text[96];
-    double us =
-        time_us(layers, [&](int i) { cuda_selective_scan(&ctx, y, &scan, &b.batch, i * each); });
-    snprintf(text, sizeof text, "selective_scan Jamba-Mini, %lld tokens, %d rows", (long long)all,
-             n_rows);
-    told(text, us, 4.0 * 3 * all * width + 8.0 * n_rows * states_n * width);
-    us = time_us(layers, [&](int i) {
-        cuda_conv1d(&ctx, y, x, width, taps, w, w, &b.batch, i * each + states_n * width);
-    });
-    snprintf(text, sizeof text, "conv1d Jamba-Mini, %lld tokens, %d rows", (long long)all, n_rows);
-    told(text, us, 4.0 * 2 * all * width + 8.0 * n_rows * (taps - 1) * width);
-    for (float *p : {x, dt, b_in, y, a_log, w, states}) cudaFree(p);
-}
-
-static void time_elementwise(int64_t tokens)
-{
-    ct_op_ctx ctx = {NULL, 0, CT_COMPUTE_BF16, CT_STAGE_PREFILL, false, &device};
-    const int64_t width = 2560;
-    float *x = to_device(noise(tokens * width, -1, 1)),
-          *y = to_device(noise(tokens * width, -1, 1));
-    batch_of b({{(int)tokens, 0}}, NULL, 0, true);
-    char text[96];
-    snprintf(text, sizeof text, "rms_norm, %lld x 2560", (long long)tokens);
-    told(text,
-         time_us(32, [&](int) { cuda_rms_norm(&ctx, y, x, width, tokens, width, x, 1e-6f, 1); }),
-         8.0 * tokens * width);
-    snprintf(text, sizeof text, "silu_mul, %lld x 2560", (long long)tokens);
-    told(text, time_us(32, [&](int) { cuda_silu_mul(&ctx, y, x, y, tokens * width); }),
-         12.0 * tokens * width);
-    cudaFree(x), cudaFree(y);
-}
-
-int main(int argc, char **argv)
-{
-    must(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), "stream");
     for (int64_t width : {1, 24, 100, 2560}) check_rest(width);
     check_norm(16, 288, 0), check_norm(7, 9, 1), check_norm(256, 256, 0), check_norm(100, 100, 1);
     check_norm(2560, 2560, 1), check_norm(513, 600, 0), check_norm(4096, 4100, 0);
+    check_norm(5000, 5000, 1);
     for (int n : {1, 5, 20}) check_chain(n);
     for (int prefill = 0; prefill < 2; prefill++) {
         for (int64_t width : {1, 24, 100, 2560})
@@ -755,14 +468,35 @@ int main(int argc, char **argv)
             check_scan(width, 64, prefill);
         }
     }
-    if (argc < 2 || strcmp(argv[1], "fast")) {
-        time_rglru(1, 4096, CT_COMPUTE_BF16);
-        time_rglru(1, 4096, CT_COMPUTE_F32);
-        for (int n : {1, 16, 128}) time_rglru(n, 0, CT_COMPUTE_BF16);
-        time_mamba(1, 4096);
-        for (int n : {1, 16, 128}) time_mamba(n, 0);
-        time_elementwise(4096), time_elementwise(16), time_elementwise(1);
+}
+
+/* Wide and narrow loads, few and many taps, gates with and without tensor cores (of two blocks, and of one
+ * that is cut into slices), states that are unrolled and that are not; more rows than a thread block takes. */
+static void check_small(void)
+{
+    check_rest(24), check_rest(1);
+    check_norm(16, 288, 0), check_norm(7, 9, 1), check_norm(2560, 2560, 1), check_norm(513, 600, 0);
+    check_norm(4096, 4100, 0), check_norm(5000, 5000, 1);
+    check_chain(17);
+    for (int prefill = 0; prefill < 2; prefill++) {
+        check_conv(1, 4, prefill, true), check_conv(100, 4, prefill, false);
+        check_conv(24, 5, prefill, true), check_conv(24, 1, prefill, true);
+        check_rglru(7, 7, 4, prefill, CT_BF16, CT_COMPUTE_BF16);
+        check_rglru(100, 1, 4, prefill, CT_F32, CT_COMPUTE_F32);
+        check_rglru(24, 2, 5, prefill, CT_BF16, CT_COMPUTE_F32);
+        check_rglru(512, 2, 4, prefill, CT_BF16, CT_COMPUTE_BF16);
+        check_scan(100, 16, prefill), check_scan(24, 5, prefill);
     }
+}
+
+int main(int argc, char **argv)
+{
+    const char *what = argc > 1 ? argv[1] : "";
+    must(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), "stream");
+    small = !strcmp(what, "small");
+    if (small) check_small();
+    else check_all();
+    if (!*what) time_all();
     printf("%d failures\n", failures);
     return failures ? 1 : 0;
 }

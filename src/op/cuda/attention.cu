@@ -2,7 +2,8 @@
  * attention by the stage and by how products are computed. The kernels over keys are in attention_*.cu.
  *
  * Prefill: a tile of a run at once, no scratch. Generation: every token alone, also where a row has
- * several; its keys in parts by as many thread blocks, then summed here in one order.
+ * several; its keys in parts by as many thread blocks, then summed here in one order. Heads whose size is no
+ * multiple of 8 have one plain kernel for both. What recorders want is in weights.cu.
  */
 #include "op/cuda/attention.cuh"
 #include "op/cuda/math.cuh"
@@ -222,6 +223,16 @@ ct_status generation(ct_op_ctx *ctx, const attn_call &call, ct_err *err)
     return CT_OK;
 }
 
+ct_status prefill(ct_op_ctx *ctx, const attn_call &call, ct_err *err)
+{
+    if (call.image.n_tiles > 65535)
+        return ct_fail(err, CT_ERR_LIMIT, "attention: expected at most 65535 tiles, got %d",
+                       call.image.n_tiles);
+    if (ctx->compute == CT_COMPUTE_BF16) attention_prefill_bf16(ctx, call);
+    else attention_prefill_f32(ctx, call);
+    return CT_OK;
+}
+
 } // namespace
 
 void cuda_place_keys(ct_op_ctx *ctx, const ct_place_args *args, const ct_batch *batch)
@@ -259,16 +270,14 @@ size_t attention_scratch_bytes(int64_t tokens, int64_t heads, int64_t head_dim)
     return (size_t)((parts > least ? parts : least) * part_floats(heads, head_dim)) * sizeof(float);
 }
 
-ct_status cuda_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+ct_status attention_call(const ct_attn_args *args, attn_call *out, ct_err *err)
 {
     int64_t dim = args->head_dim, heads = args->heads, kv_heads = args->kv_heads;
-    if (!args->batch || args->rows != args->batch->runs)
-        return ct_fail(err, CT_ERR_LIMIT, "attention: on a GPU only the rows of the batch itself");
-    if (dim < 8 || dim > 256 || dim % 8 != 0)
-        return ct_fail(
-            err, CT_ERR_LIMIT,
-            "attention: expected a head size that is a multiple of 8 up to 256, got %lld",
-            (long long)dim);
+    if (!args->batch)
+        return ct_fail(err, CT_ERR_LIMIT, "attention: on a GPU only the rows of a batch");
+    if (dim < 1 || dim > MAX_DIM)
+        return ct_fail(err, CT_ERR_LIMIT, "attention: expected a head size up to %d, got %lld",
+                       MAX_DIM, (long long)dim);
     if (kv_heads < 1 || heads % kv_heads != 0)
         return ct_fail(
             err, CT_ERR_LIMIT,
@@ -279,24 +288,32 @@ ct_status cuda_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
                        "attention: expected offsets that are multiples of 8, got %lld and %lld",
                        (long long)args->k_offset, (long long)args->v_offset);
 
-    const attn_call call = {(int)heads,
-                            (int)kv_heads,
-                            (int)(heads / kv_heads),
-                            (int)dim,
-                            args->scale * 1.44269504088896f,
-                            args->q,
-                            args->out,
-                            args->entropy_bits,
-                            args->l2,
-                            args->k_offset,
-                            args->v_offset,
-                            image_of(args->batch)};
-    if (call.image.tokens == 0) return CT_OK;
-    if (ctx->stage == CT_STAGE_GENERATION) return generation(ctx, call, err);
-    if (call.image.n_tiles > 65535)
-        return ct_fail(err, CT_ERR_LIMIT, "attention: expected at most 65535 tiles, got %d",
-                       call.image.n_tiles);
-    if (ctx->compute == CT_COMPUTE_BF16) attention_prefill_bf16(ctx, call);
-    else attention_prefill_f32(ctx, call);
+    *out = {(int)heads,
+            (int)kv_heads,
+            (int)(heads / kv_heads),
+            (int)dim,
+            args->scale * 1.44269504088896f,
+            args->q,
+            args->out,
+            args->entropy_bits,
+            args->l2,
+            args->k_offset,
+            args->v_offset,
+            image_of(args->batch)};
     return CT_OK;
+}
+
+ct_status cuda_attention(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+{
+    attn_call call;
+    ct_status st = attention_call(args, &call, err);
+    if (st != CT_OK) return st;
+    if (args->rows != args->batch->runs)
+        return ct_fail(err, CT_ERR_LIMIT, "attention: on a GPU only the rows of the batch itself");
+    if (call.image.tokens == 0) return CT_OK;
+    if (call.head_dim % 8 != 0) attention_plain(ctx, call);
+    else if (ctx->stage == CT_STAGE_GENERATION) st = generation(ctx, call, err);
+    else st = prefill(ctx, call, err);
+    if (st == CT_OK && args->light && call.image.light) attention_light(ctx, call, *args->light);
+    return st;
 }

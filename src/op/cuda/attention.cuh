@@ -118,6 +118,50 @@ __device__ __forceinline__ void write_stats(const attn_call &call, int token, in
     if (call.l2) call.l2[at] = sqrtf(sums.z) / sums.l;
 }
 
+__device__ __forceinline__ float warp_max(float x)
+{
+#pragma unroll
+    for (int i = 16; i; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
+    return x;
+}
+
+__device__ __forceinline__ float warp_sum(float x)
+{
+#pragma unroll
+    for (int i = 16; i; i /= 2) x += __shfl_xor_sync(~0u, x, i);
+    return x;
+}
+
+/* A warp moves the sums of one token and head over a block: a lane's two scores, of keys `lane` and
+ * `lane + 32`, become weights that meet the values. Returns what the values are scaled by. l, t, z and mass
+ * are the lane's parts. */
+__device__ __forceinline__ float softmax_pair(attn_sums &sums, float (&s)[2], float scale, int edit,
+                                              uint64_t seen, uint64_t marked)
+{
+    int lane = (int)threadIdx.x % 32;
+    bool in[2] = {(bool)(seen >> lane & 1), (bool)(seen >> (lane + 32) & 1)};
+#pragma unroll
+    for (int i = 0; i < 2; i++) s[i] = in[i] ? s[i] * scale : MASKED;
+    float old = sums.m, m = fmaxf(old, warp_max(fmaxf(s[0], s[1]))), a = exp2f(old - m);
+    sums.m = m;
+    sums.t = __fmul_rn(a, fmaf(old - m, sums.l, sums.t));
+    sums.z = __fmul_rn(a * a, sums.z);
+    sums.l = __fmul_rn(a, sums.l);
+    sums.mass = __fmul_rn(a, sums.mass);
+    sums.marked += (float)__popcll(seen & marked);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float below = s[i] - m, e = exp2f(below);
+        bool mark = (seen & marked) >> (lane + 32 * i) & 1;
+        sums.l += e;
+        sums.t = fmaf(e, below, sums.t);
+        sums.z = fmaf(e, e, sums.z);
+        if (mark) sums.mass += e;
+        s[i] = edited(edit, mark, e);
+    }
+    return scaled_values(edit) ? a : 1;
+}
+
 __device__ __forceinline__ float exp2_fast(float x)
 {
     float y;
@@ -145,6 +189,10 @@ __device__ __forceinline__ void copy16_wait()
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
+/* Checks the shape and says what kernels work on. */
+ct_status attention_call(const ct_attn_args *args, attn_call *out, ct_err *err);
+enum { MAX_DIM = 256 };
+
 /* The kernels' files. Prefill: all tiles of the image. Generation: `count` tokens from
  * parts.first_token on. */
 void attention_prefill_bf16(ct_op_ctx *ctx, const attn_call &call);
@@ -152,5 +200,9 @@ void attention_prefill_f32(ct_op_ctx *ctx, const attn_call &call);
 void attention_parts_bf16(ct_op_ctx *ctx, const attn_call &call, const attn_parts &parts,
                           int count);
 void attention_parts_f32(ct_op_ctx *ctx, const attn_call &call, const attn_parts &parts, int count);
+/* Any head size, all tokens of the image. */
+void attention_plain(ct_op_ctx *ctx, const attn_call &call);
+/* weights.cu: the light recorder's numbers of the tokens that the image's `light` lists. */
+void attention_light(ct_op_ctx *ctx, const attn_call &call, const ct_attn_light &to);
 
 #endif

@@ -18,20 +18,6 @@ int shared_bytes(int head_dim)
     return (64 * (head_dim + 4) + 64 * head_dim + PAIRS * head_dim) * (int)sizeof(float);
 }
 
-__device__ __forceinline__ float warp_max(float x)
-{
-#pragma unroll
-    for (int i = 16; i; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
-    return x;
-}
-
-__device__ __forceinline__ float warp_sum(float x)
-{
-#pragma unroll
-    for (int i = 16; i; i /= 2) x += __shfl_xor_sync(~0u, x, i);
-    return x;
-}
-
 /* Takes a block's keys (rows of D + 4) and values (rows of D) of one kv head; rows from `rows` on become
  * zeros. */
 __device__ __forceinline__ void load_block(const attn_call &call, const image_run &run, int kv_head,
@@ -50,35 +36,6 @@ __device__ __forceinline__ void load_block(const attn_call &call, const image_ru
         copy16(values_at + (row * call.head_dim + d) * 4, v + from, row < rows);
     }
     copy16_wait();
-}
-
-/* One pair's sums and its two scores of a block, which become weights that meet the values. Returns what
- * the values are scaled by. */
-__device__ __forceinline__ float softmax_pair(attn_sums &sums, float (&s)[2], float scale, int edit,
-                                              uint64_t seen, uint64_t marked)
-{
-    int lane = (int)threadIdx.x % 32;
-    bool in[2] = {(bool)(seen >> lane & 1), (bool)(seen >> (lane + 32) & 1)};
-#pragma unroll
-    for (int i = 0; i < 2; i++) s[i] = in[i] ? s[i] * scale : MASKED;
-    float old = sums.m, m = fmaxf(old, warp_max(fmaxf(s[0], s[1]))), a = exp2f(old - m);
-    sums.m = m;
-    sums.t = __fmul_rn(a, fmaf(old - m, sums.l, sums.t));
-    sums.z = __fmul_rn(a * a, sums.z);
-    sums.l = __fmul_rn(a, sums.l);
-    sums.mass = __fmul_rn(a, sums.mass);
-    sums.marked += (float)__popcll(seen & marked);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        float below = s[i] - m, e = exp2f(below);
-        bool mark = (seen & marked) >> (lane + 32 * i) & 1;
-        sums.l += e;
-        sums.t = fmaf(e, below, sums.t);
-        sums.z = fmaf(e, e, sums.z);
-        if (mark) sums.mass += e;
-        s[i] = edited(edit, mark, e);
-    }
-    return scaled_values(edit) ? a : 1;
 }
 
 /* NV: groups of 128 columns. */

@@ -55,6 +55,16 @@ struct image_mean {
     int32_t is_mean, columns, begin, end;
 };
 
+/* Of one run: the tokens whose light numbers are read, counted from the run's first, and its needle. */
+struct image_span {
+    int32_t begin, end;
+};
+struct image_light {
+    int32_t first, count;
+    int32_t n_needle;
+    const image_span *needle; /* [n_needle] */
+};
+
 /* Up to TILE_TOKENS tokens of one run, for kernels that work on tiles; aligned to absolute positions:
  * a tile's tokens have position / TILE_TOKENS in common. */
 enum { TILE_TOKENS = 64 };
@@ -82,12 +92,20 @@ struct batch_image {
     const image_run *run;      /* [n_runs] */
     const image_run *mean_run; /* [n_runs] the same with values of 1, for the masses of means; or NULL */
     const image_mean *mean;    /* [n_runs] or NULL */
+    const image_light *light;  /* [n_runs], or NULL: nobody reads light numbers */
     const image_tile *tile;    /* [n_tiles] */
     const image_chunk *chunk;  /* [n_chunks]; those of a row stand one after another */
     const int32_t *seg_chunk;  /* [n_segs] the row's first chunk */
     const int32_t *wanted;     /* [n_wanted] */
 };
 enum { KEYS_STEP = 512 };
+
+/* Where the image of the pass under way lies: on the host (pinned) and on the device. */
+struct image_room {
+    char *host, *device;
+    size_t bytes;
+    batch_image image;
+};
 
 struct gemm_plans; /* matmul.cu's: cuBLASLt's algorithm for each shape of weights */
 
@@ -103,7 +121,8 @@ struct ct_device {
     void *ones;             /* layer_mean.cu's blocks of 1 and 2 in place of values */
     int64_t ones_width;
     bool ones_rounded;
-    struct pass_recordings *recordings; /* device.cu's: recorded passes, the image's memory */
+    image_room room;                    /* image.cu's */
+    struct pass_recordings *recordings; /* device.cu's: recorded passes */
 };
 enum { LT_WORKSPACE = 32 << 20 };
 
@@ -170,6 +189,9 @@ static inline int64_t ceil_div(int64_t a, int64_t b)
 
 /* ---- operations, one file each --------------------------------------------------------------- */
 
+/* image.cu: everything that kernels read of the batch, on its way to the device by one copy. rounded: what
+ * means count with is bf16. */
+cudaError_t make_image(ct_device *, const ct_batch *, bool prefill, bool rounded);
 /* matmul.cu */
 ct_status cuda_matmul(ct_op_ctx *, float *, const float *, int64_t, const ct_matrix *,
                       const float *, bool, ct_err *);
@@ -209,10 +231,12 @@ size_t experts_scratch_bytes(int64_t tokens, int64_t width, int64_t ffn, int64_t
 void cuda_place_keys(ct_op_ctx *, const ct_place_args *, const ct_batch *);
 ct_status cuda_attention(ct_op_ctx *, const ct_attn_args *, ct_err *);
 size_t attention_scratch_bytes(int64_t tokens, int64_t heads, int64_t head_dim);
+/* weights.cu */
+ct_status cuda_attention_weights(ct_op_ctx *, const ct_attn_args *, const ct_weights_out *, ct_err *);
 /* layer_mean.cu: make_ones before the image of a batch that has means; block b < 64 of [64, width] has
  * twos at position b, block 64 has none. */
 cudaError_t make_ones(ct_device *, int64_t width, bool rounded);
-ct_status cuda_layer_mean(ct_op_ctx *, const ct_attn_args *, float *, const ct_batch *, ct_err *);
+ct_status cuda_layer_mean(ct_op_ctx *, const ct_attn_args *, float *, float *, const ct_batch *, ct_err *);
 void cuda_keep_heads(ct_op_ctx *, uint8_t *, float *, const ct_keep_args *, const ct_batch *);
 /* random.cu */
 ct_status cuda_fill_random(ct_device *, void *, const ct_random_fill *, ct_err *);

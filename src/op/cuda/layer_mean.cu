@@ -49,7 +49,10 @@ __global__ void take_means(float *mean, const float *mass, int heads, int head_d
     __shared__ double sums[THREADS];
     const image_run run = image.run[blockIdx.x];
     const image_mean of = image.mean[blockIdx.x];
-    if (of.columns <= 0) return;
+    if (of.columns <= 0) {
+        if (threadIdx.x == 0) mean[blockIdx.x] = 0;
+        return;
+    }
     double sum = 0;
     int64_t count = (int64_t)run.count * heads;
     for (int64_t i = threadIdx.x; i < count; i += THREADS)
@@ -87,7 +90,7 @@ __global__ void write_means(float *out, const float *mean, const float *sum, int
     int token = (int)blockIdx.x, r = image.token[token].run;
     const image_mean of = image.mean[r];
     if (of.is_mean == 0) return;
-    float by = of.columns > 0 ? mean[r] : 0;
+    float by = mean[r];
     for (int i = threadIdx.x; i < heads * head_dim; i += THREADS) {
         int head = i / head_dim, d = i % head_dim;
         out[(int64_t)token * heads * head_dim + i] =
@@ -116,7 +119,7 @@ cudaError_t make_ones(ct_device *device, int64_t width, bool rounded)
     return cudaGetLastError();
 }
 
-ct_status cuda_layer_mean(ct_op_ctx *ctx, const ct_attn_args *args, float *mass,
+ct_status cuda_layer_mean(ct_op_ctx *ctx, const ct_attn_args *args, float *mass, float *mean,
                           const ct_batch *batch, ct_err *err)
 {
     batch_image image = image_of(batch), masses = image;
@@ -126,6 +129,7 @@ ct_status cuda_layer_mean(ct_op_ctx *ctx, const ct_attn_args *args, float *mass,
     ct_attn_args sums = *args;
     sums.out = mass;
     sums.entropy_bits = sums.l2 = NULL;
+    sums.light = NULL;
     sums.v_offset = 0;
     sums.batch = &with;
     ct_status st = cuda_attention(ctx, &sums, err);
@@ -133,8 +137,8 @@ ct_status cuda_layer_mean(ct_op_ctx *ctx, const ct_attn_args *args, float *mass,
 
     int64_t width = args->kv_heads * args->head_dim;
     int heads = (int)args->heads, dim = (int)args->head_dim, runs = image.n_runs;
-    float *mean = (float *)ctx->scratch, *sum = mean + (runs + 63) / 64 * 64;
-    if (ctx->scratch_bytes < (size_t)((runs + 63) / 64 * 64 + runs * width) * sizeof(float))
+    float *sum = (float *)ctx->scratch;
+    if (ctx->scratch_bytes < (size_t)(runs * width) * sizeof(float))
         return ct_fail(err, CT_ERR_LIMIT, "layer_mean: expected scratch for %d runs", runs);
     dim3 grid((unsigned)ceil_div(width, THREADS), (unsigned)runs);
     LAUNCH(ctx, take_means, runs, THREADS, 0, mean, mass, heads, dim, image);

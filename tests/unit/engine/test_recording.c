@@ -279,6 +279,174 @@ static void the_last_step_is_that_of_all_wherever_it_stands(void **state)
     free(ids);
 }
 
+/* ---- a backend in another memory ------------------------------------------------------------- */
+
+/* The reference as a backend that says its memory is not the host's: its operations see the same numbers,
+ * and what a recording holds must have come by `read`, from memory that `alloc` gave, while a pass is under
+ * way that is not replayed. */
+static struct elsewhere {
+    const ct_ops *base;
+    bool pass, asked; /* asked: of memory, within a pass, and not yet waited for */
+    int64_t reads, weighed;
+} elsewhere;
+
+static void *alloc_elsewhere(ct_device *device, size_t bytes)
+{
+    elsewhere.asked = elsewhere.pass;
+    return elsewhere.base->alloc(device, bytes);
+}
+
+static ct_status write_elsewhere(ct_device *device, void *to, const void *from, size_t bytes,
+                                 ct_err *err)
+{
+    elsewhere.asked = elsewhere.pass;
+    return elsewhere.base->write(device, to, from, bytes, err);
+}
+
+static ct_status sync_elsewhere(ct_device *device, ct_err *err)
+{
+    (void)device, (void)err;
+    elsewhere.asked = false;
+    return CT_OK;
+}
+
+static ct_status begin_elsewhere(ct_op_ctx *ctx, ct_batch *batch, const void *memory,
+                                 uint64_t shape, bool *replayed, ct_err *err)
+{
+    assert_false(elsewhere.pass);
+    elsewhere.pass = true;
+    assert_true(batch->segs[0].position >= 0 && batch->ids[0] >= 0 && batch->states[0]);
+    return elsewhere.base->begin(ctx, batch, memory, shape, replayed, err);
+}
+
+static ct_status end_elsewhere(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
+{
+    assert_true(elsewhere.pass);
+    elsewhere.pass = false;
+    return elsewhere.base->end(ctx, batch, err);
+}
+
+static ct_status read_elsewhere(ct_device *device, void *to, const void *from, size_t bytes,
+                                ct_err *err)
+{
+    elsewhere.reads++;
+    return elsewhere.base->read(device, to, from, bytes, err);
+}
+
+/* Rows are parts of the batch's runs, and one token's edit is its run's. */
+static ct_status weigh_elsewhere(ct_op_ctx *ctx, const ct_attn_args *args,
+                                 const ct_weights_out *out, ct_err *err)
+{
+    assert_true(elsewhere.pass && ctx->plain && !elsewhere.asked);
+    assert_non_null(args->batch);
+    for (int64_t r = 0; r < args->n_rows; r++) {
+        const ct_attn_row *row = &args->rows[r], *run = args->batch->runs;
+        while (row->seg.first >= run->seg.first + run->seg.count) run++;
+        assert_true(run < args->batch->runs + args->batch->n_runs);
+        assert_true(row->seg.first + row->seg.count <= run->seg.first + run->seg.count);
+        assert_int_equal(row->seg.position - run->seg.position, row->seg.first - run->seg.first);
+        assert_true(row->edit == run->edit && row->marked == run->marked && row->k == run->k);
+        elsewhere.weighed += row->seg.count;
+    }
+    return elsewhere.base->attention_weights(ctx, args, out, err);
+}
+
+/* Only the listed tokens' numbers are made, as on a GPU. */
+static ct_status attend_elsewhere(ct_op_ctx *ctx, const ct_attn_args *args, ct_err *err)
+{
+    ct_status st = elsewhere.base->attention(ctx, args, err);
+    for (int64_t r = 0; args->light && r < args->n_rows; r++)
+        for (int64_t t = 0; t < args->rows[r].seg.count; t++) {
+            const ct_attn_row *row = &args->rows[r];
+            if (t >= row->light_first && t < row->light_first + row->n_light) continue;
+            for (int64_t h = 0; h < args->heads; h++) {
+                int64_t i = (row->seg.first + t) * args->heads + h;
+                args->light->needle_before[i] = args->light->peak_weight[i] = NAN;
+                args->light->needle_after[i] = NAN;
+                args->light->peak[i] = -1;
+            }
+        }
+    return st;
+}
+
+static ct_status logits_elsewhere(ct_op_ctx *ctx, const ct_logits_args *args, ct_err *err)
+{
+    static float room[CT_LOGITS_ROOM];
+    ct_logits_args with = *args;
+    with.room = room;
+    return elsewhere.base->logits(ctx, &with, err);
+}
+
+static void assert_same_track(const ct_recording *a, const ct_recording *b, ct_stage stage)
+{
+    const ct_record_track *x = &a->tracks[stage], *y = &b->tracks[stage];
+    size_t n = (size_t)(x->rows * a->n_layers * a->heads), bytes = n * sizeof(float);
+    assert_int_equal(x->rows, y->rows);
+    assert_true(x->rows > 0);
+    if (x->before) {
+        assert_memory_equal(x->before, y->before, bytes * (size_t)x->keys);
+        assert_memory_equal(x->after, y->after, bytes * (size_t)x->keys);
+    }
+    if (x->heads_kept) assert_memory_equal(x->heads_kept, y->heads_kept, n);
+    if (!x->peak) return;
+    assert_memory_equal(x->entropy_bits, y->entropy_bits, bytes);
+    assert_memory_equal(x->needle_before, y->needle_before, bytes);
+    assert_memory_equal(x->needle_after, y->needle_after, bytes);
+    assert_memory_equal(x->peak_weight, y->peak_weight, bytes);
+    assert_memory_equal(x->peak, y->peak, bytes);
+}
+
+static void what_another_memory_holds_is_recorded_as_the_host_s_own(void **state)
+{
+    (void)state;
+    fixture g;
+    open_fixture(&g, "ref");
+    const ct_ops *base = elsewhere.base = g.model->ops;
+    ct_ops ops = *base;
+    ops.host_memory = false;
+    ops.begin = begin_elsewhere;
+    ops.end = end_elsewhere;
+    ops.read = read_elsewhere;
+    ops.alloc = alloc_elsewhere;
+    ops.write = write_elsewhere;
+    ops.sync = sync_elsewhere;
+    ops.attention_weights = weigh_elsewhere;
+    ops.attention = attend_elsewhere;
+    ops.logits = logits_elsewhere;
+    int32_t *ids = random_ids(&g, 150, 7);
+    for (unsigned what = 1; what <= ALL; what++)
+        for (int steps = 0; steps < 3; steps++)
+            for (int mode = what == ALL ? 0 : 5; mode < 6; mode++) { /* 5: one mean for a layer */
+                ct_err err = {0};
+                const ct_record_options record = options_of(what, (ct_record_steps)steps);
+                ct_generate_request r = request_of(ids, &record);
+                r.prompt_count = 150;
+                for (int s = 0; s < CT_STAGE_COUNT; s++)
+                    r.intervention.weights[s] = (ct_weight_edit){
+                        mode == 5 ? CT_WEIGHTS_BINARY : (ct_weights_mode)mode, &needle, 1};
+                r.intervention.semantics.binary_mean_per_layer = mode == 5;
+                ct_job *want = NULL, *got = NULL;
+                assert_ok(ct_generate(g.session, &r, &want, &err));
+                ct_session *session = NULL; /* its working memory is another where the logits' is */
+                elsewhere.reads = elsewhere.weighed = 0;
+                g.model->ops = &ops;
+                assert_ok(ct_session_new(g.model, &session, &err));
+                assert_ok(ct_generate(session, &r, &got, &err));
+                ct_session_free(session);
+                g.model->ops = base;
+                assert_same_outcome(&g, want, got);
+                for (int stage = 0; stage < CT_STAGE_COUNT; stage++)
+                    assert_same_track(ct_job_recording(want), ct_job_recording(got),
+                                      (ct_stage)stage);
+                assert_true(elsewhere.reads > 0 &&
+                            (elsewhere.weighed > 0) == ((what & CT_RECORD_WEIGHTS) != 0));
+                ct_job_free(want);
+                ct_job_free(got);
+            }
+    free(ids);
+    close_fixture(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +456,7 @@ int main(void)
         cmocka_unit_test(light_says_what_the_rows_say),
         cmocka_unit_test(what_is_too_large_or_not_there_is_refused_before_anything_runs),
         cmocka_unit_test(a_recorded_prefill_is_shared_with_nobody),
+        cmocka_unit_test(what_another_memory_holds_is_recorded_as_the_host_s_own),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
