@@ -2,12 +2,13 @@
 
     PYTHON bench/compare.py MODEL --cortado build/release/cortado --dtype bf16|f32 -o RESULTS.json
 
-Each round runs transformers (bench/torch_worker.py, a process that stays), then `cortado bench`, so that a change of
-the machine meets both: prefill of 512 and 2,048 tokens, decode of one row after 1,000, each --repeat times; the time
-from a process's start to its first token; peak resident memory; then torch.nn.functional.linear at the shapes that
-the model's prefill of 512 tokens has (as `cortado bench` lists them), weighted by their calls. Rounds are added
-to those in RESULTS.json under "compare-bf16" or "compare-f32"; bench/table.py tells their medians. What other
-programs took of the cores during a round stands beside it.
+Each of --rounds runs transformers (bench/torch_worker.py, a process that stays), then `cortado bench`: prefill of 512
+and 2,048 tokens, decode of one row after 1,000, each --repeat times, and the machine's read bandwidth; the time from a
+process's start to its first token; peak resident memory; then torch.nn.functional.linear at the shapes that the
+model's prefill of 512 tokens has (as `cortado bench` lists them), weighted by their calls. Rounds are short and many, so
+that a change of the machine meets both sides, and bench/table.py tells the median of the rounds' own ratios. They are
+added to those in RESULTS.json under "compare-bf16" or "compare-f32". What other programs took of the cores during a
+round stands beside it.
 """
 import argparse
 import re
@@ -55,11 +56,13 @@ def one_round(args, worker, ids):
     found = cortado(args.cortado, "bench", "-m", args.model, "--compute", args.dtype, "--threads", args.threads,
                     "--prefill", ",".join(map(str, LENGTHS)), "--rows", 1, "--repeat", args.repeat)
     ours = {f"prefill_{n}_ms": step(found, "prefill", tokens=n)["ms"] for n in LENGTHS}
-    ours["decode_ms"] = step(found, "decode", cache_tokens=CACHE)["ms"]
+    decode = step(found, "decode", cache_tokens=CACHE)
+    ours["decode_ms"] = decode["ms"]
     ours["start_ms"] = found["models"][0]["start_to_first_token_ms"]
     ours["peak_bytes"] = max(s["peak_bytes"] for s in found["models"][0]["steps"])
     both = {"transformers": theirs, "cortado": ours, "products": products(worker, found)}
-    return both | {"cpu_share_of_others": others.share()}, found
+    return both | {"cpu_share_of_others": others.share(), "read_gb_s": found["machine"]["read_gb_s"],
+                   "decode_share_of_limit": decode["share_of_limit"]}, found
 
 
 def main():

@@ -38,6 +38,13 @@ MODELS = {
 QUIET = 0.05
 
 
+def ratio(theirs, ours):
+    """Median and range of the rounds' own ratios."""
+    ratios = [a / b for a, b in zip(theirs, ours)]
+    text = f"**{median(ratios):.2f}**"
+    return text if len(ratios) < 2 else f"{text} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
 def quiet(rounds):
     """Those during which other programs took less than QUIET of the cores; all if there are none."""
     return [r for r in rounds if r["cpu_share_of_others"] < QUIET] or rounds
@@ -104,12 +111,15 @@ def compare(found, llama=None):
     products = [r["products"] for r in rounds]
     print(f"{len(found['rounds'])} rounds of transformers, then cortado, {found['threads']} threads each, of which "
           f"the {len(rounds)} count in which other programs took less than {100 * QUIET:.0f} % of the cores (all, if "
-          f"there are none; here at most {100 * max(r['cpu_share_of_others'] for r in rounds):.0f} %). Medians and "
-          f"range over rounds of medians of {found['repeat']}.\n")
+          f"there are none; here at most {100 * max(r['cpu_share_of_others'] for r in rounds):.0f} %). Median and "
+          f"range over rounds, also of each round's ratio.\n")
     head("", "transformers", "cortado", "transformers / cortado")
     for name, label in NAMES.items():
         theirs, ours = ([r[side][name] for r in rounds] for side in ("transformers", "cortado"))
-        row(label, shown(theirs, name), shown(ours, name), f"{median(theirs) / median(ours):.2f}")
+        row(label, shown(theirs, name), shown(ours, name), ratio(theirs, ours))
+    shares = [100 * r["decode_share_of_limit"] for r in rounds]
+    print(f"\nDecode of one row takes its weights and keys at {shown(shares, '')} % of the bandwidth that the same round "
+          f"measured, {shown([r['read_gb_s'] for r in rounds], '')} GB/s.")
     if llama:
         beside_llama(llama, {name: median([r["cortado"][name] for r in rounds]) for name in llama["rounds"][0]})
     library = linear["library"] + (f" {versions['onednn']}, {linear['kernel']}" if linear["kernel"] else "")
@@ -118,8 +128,8 @@ def compare(found, llama=None):
     whole = [p["prefill_gflop_s"] for p in products]
     print(f"\ntorch.nn.functional.linear ({library}) at the shapes of a prefill of 512 tokens, weighted by their "
           f"calls: {shown(theirs, '')} GFLOP/s. cortado's products there: {shown(ours, '')} GFLOP/s, "
-          f"{median(ours) / median(theirs):.2f} of it; its whole prefill: {shown(whole, '')} GFLOP/s, "
-          f"{median(whole) / median(theirs):.2f} of it.")
+          f"{ratio(ours, theirs)} of it; its whole prefill: {shown(whole, '')} GFLOP/s, "
+          f"{ratio(whole, theirs)} of it.")
 
 
 def sweep(found):

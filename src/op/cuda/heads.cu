@@ -50,18 +50,17 @@ __global__ void keep_kernel(uint8_t *keep, float *out, const __grid_constant__ c
     for (int h = (int)threadIdx.x; h < heads; h += (int)blockDim.x)
         scores[h] = score(seg, args, token, at.position, h);
     __syncthreads();
-    uint8_t *kept = (uint8_t *)(scores + heads);
     for (int h = (int)threadIdx.x; h < heads; h += (int)blockDim.x) {
         int better = 0;
         for (int o = 0; o < heads; o++)
             better += scores[o] > scores[h] || (scores[o] == scores[h] && o < h);
-        own[h] = kept[h] = better < seg.keep;
+        own[h] = better < seg.keep;
     }
-    __syncthreads();
+    __syncthreads(); /* makes own, too, visible to the whole block */
     int dim = (int)args.head_dim;
     float *to = out + (int64_t)token * heads * dim;
     for (int i = (int)threadIdx.x; i < heads * dim; i += (int)blockDim.x)
-        if (!kept[i / dim]) to[i] = 0;
+        if (!own[i / dim]) to[i] = 0;
 }
 
 } // namespace
@@ -71,7 +70,7 @@ void cuda_keep_heads(ct_op_ctx *ctx, uint8_t *keep, float *out, const ct_keep_ar
 {
     const batch_image &image = image_of(batch);
     if (image.tokens == 0) return;
-    int shared = (int)(args->heads * (int64_t)(sizeof(float) + 1));
+    int shared = (int)(args->heads * (int64_t)sizeof(float));
     LAUNCH_DEPENDENT(ctx, keep_kernel, (unsigned)image.tokens, 256, shared, keep, out, *args,
                      image);
 }
