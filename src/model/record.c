@@ -148,10 +148,11 @@ ct_status ct_record_settle(const ct_model *model, ct_op_ctx *op, const ct_sequen
     if (!query->there) return CT_OK;
     query->there = false;
     query->row.k = blocks;
-    for (int64_t b = 0; b < sequence->n_blocks; b++)
-        blocks[b] = sequence->blocks[b] ? sequence->blocks[b]->data : NULL;
+    int listed = -1; /* whose blocks these are */
     for (int64_t place = 0; st == CT_OK && place < recording->n_layers; place++) {
         const ct_layer *layer = &model->layers[recording->layers[place]];
+        if (layer->place != listed) ct_sequence_list_blocks(sequence, layer->place, blocks);
+        listed = layer->place;
         ct_weights_out out = ct_recording_room(recording, CT_STAGE_GENERATION, 0, place);
         if (query->has_means) {
             write_mean_weights(&query->row, query->mean_begin, query->mean_end, query->means[place],

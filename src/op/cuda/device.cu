@@ -1,7 +1,7 @@
 /* device.cu - the CUDA backend's table: a device, its memory, and passes.
  *
- * Owns the stream, the image of a batch, and recorded passes. Memory comes from the stream's pool, in
- * the order of the calls, so that giving a block back while a kernel still reads it is safe. A pass of
+ * Owns the streams, the image of a batch, and recorded passes. Memory comes from the device's pool by the
+ * stream of memory; what a pass uses is given back after its end, which has waited for it. A pass of
  * generation whose shape has come before is recorded as a CUDA graph and replayed from then on: its
  * kernels read everything that changes from the image, which lies at one place.
  */
@@ -93,6 +93,7 @@ static void device_close(ct_device *device)
     if (!device) return;
     cudaSetDevice(device->index);
     if (device->stream) cudaStreamSynchronize(device->stream);
+    if (device->memory_stream) cudaStreamSynchronize(device->memory_stream);
     pass_recordings *all = device->recordings;
     for (int i = 0; all && i < all->n; i++) drop_graph(&all->list[i]);
     if (all) {
@@ -109,6 +110,10 @@ static void device_close(ct_device *device)
     cudaFree(device->lt_workspace);
     if (device->lt) cublasLtDestroy(device->lt);
     if (device->stream) cudaStreamDestroy(device->stream);
+    if (device->memory_stream) cudaStreamDestroy(device->memory_stream);
+    if (device->memory_event) cudaEventDestroy(device->memory_event);
+    pthread_mutex_destroy(&device->pass_lock);
+    pthread_mutex_destroy(&device->memory_lock);
     free(device);
 }
 
@@ -139,6 +144,12 @@ static ct_status device_open(int index, ct_device **out, ct_err *err)
         free(all);
         return ct_fail_memory(err, "CUDA device", sizeof *device + sizeof *all);
     }
+    pthread_mutexattr_t recursive;
+    pthread_mutexattr_init(&recursive);
+    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&device->pass_lock, &recursive);
+    pthread_mutexattr_destroy(&recursive);
+    pthread_mutex_init(&device->memory_lock, NULL);
     device->index = index;
     device->recordings = all;
     device->processors = properties.multiProcessorCount;
@@ -147,6 +158,10 @@ static ct_status device_open(int index, ct_device **out, ct_err *err)
     if (e == cudaSuccess) what = "choosing the device", e = cudaSetDevice(index);
     if (e == cudaSuccess)
         what = "stream", e = cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess)
+        e = cudaStreamCreateWithFlags(&device->memory_stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess)
+        e = cudaEventCreateWithFlags(&device->memory_event, cudaEventDisableTiming);
     cudaMemPool_t pool;
     if (e == cudaSuccess) what = "memory pool", e = cudaDeviceGetDefaultMemPool(&pool, index);
     uint64_t keep = UINT64_MAX; /* given back when the process ends */
@@ -199,24 +214,58 @@ static size_t scratch_bytes(const ct_op_sizes *s)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
+/* Begins and ends a call on the stream of memory. */
+static cudaError_t take_memory_stream(ct_device *device)
+{
+    pthread_mutex_lock(&device->memory_lock);
+    device->memory_used = true;
+    return cudaSetDevice(device->index);
+}
+
+static void leave_memory_stream(ct_device *device)
+{
+    pthread_mutex_unlock(&device->memory_lock);
+}
+
+/* Hands what failed on the stream of memory to the pass, or the wait, of the caller; its pass comes after
+ * what was asked there before. The caller holds pass_lock and records nothing. */
+static cudaError_t order_after_memory(ct_device *device)
+{
+    cudaError_t e = cudaSuccess;
+    pthread_mutex_lock(&device->memory_lock);
+    if (device->memory_used) {
+        e = cudaEventRecord(device->memory_event, device->memory_stream);
+        if (e == cudaSuccess) e = cudaStreamWaitEvent(device->stream, device->memory_event, 0);
+        device->memory_used = false;
+    }
+    note(device, device->memory_failed, device->memory_failed_at);
+    device->memory_failed = cudaSuccess;
+    pthread_mutex_unlock(&device->memory_lock);
+    return e;
+}
+
 static void *device_alloc(ct_device *device, size_t bytes)
 {
     void *memory = NULL;
     if (bytes == 0) bytes = 1;
-    cudaSetDevice(device->index);
-    if (cudaMallocAsync(&memory, bytes, device->stream) != cudaSuccess) {
+    take_memory_stream(device);
+    if (cudaMallocAsync(&memory, bytes, device->memory_stream) != cudaSuccess) {
         cudaGetLastError();
-        return NULL;
+        memory = NULL;
+    } else {
+        note_memory(device, cudaMemsetAsync(memory, 0, bytes, device->memory_stream),
+                    "zeroing memory");
     }
-    note(device, cudaMemsetAsync(memory, 0, bytes, device->stream), "zeroing memory");
+    leave_memory_stream(device);
     return memory;
 }
 
 static void device_free(ct_device *device, void *memory)
 {
     if (!memory) return;
-    cudaSetDevice(device->index);
-    note(device, cudaFreeAsync(memory, device->stream), "giving memory back");
+    take_memory_stream(device);
+    note_memory(device, cudaFreeAsync(memory, device->memory_stream), "giving memory back");
+    leave_memory_stream(device);
 }
 
 /* Large transfers go through two pinned buffers, one filled while the other is on its way. */
@@ -224,7 +273,7 @@ static ct_status device_write(ct_device *device, void *to, const void *from, siz
                               ct_err *err)
 {
     pass_recordings *all = device->recordings;
-    cudaError_t e = cudaSetDevice(device->index);
+    cudaError_t e = take_memory_stream(device);
     for (size_t done = 0, i = 0; done < bytes && e == cudaSuccess; i ^= 1) {
         size_t part = bytes - done < STAGING ? bytes - done : STAGING;
         e = cudaEventSynchronize(all->staged[i]); /* its last transfer */
@@ -237,10 +286,12 @@ static ct_status device_write(ct_device *device, void *to, const void *from, siz
             size_t begin = (size_t)p << 20, size = part - begin;
             memcpy(buffer + begin, source + begin, size < (1 << 20) ? size : (1 << 20));
         }
-        e = cudaMemcpyAsync((char *)to + done, buffer, part, cudaMemcpyHostToDevice, device->stream);
-        if (e == cudaSuccess) e = cudaEventRecord(all->staged[i], device->stream);
+        e = cudaMemcpyAsync((char *)to + done, buffer, part, cudaMemcpyHostToDevice,
+                            device->memory_stream);
+        if (e == cudaSuccess) e = cudaEventRecord(all->staged[i], device->memory_stream);
         done += part;
     }
+    leave_memory_stream(device);
     return e == cudaSuccess ? CT_OK : fail_cuda(err, e, "copying to the device");
 }
 
@@ -248,28 +299,84 @@ static ct_status device_read(ct_device *device, void *to, const void *from, size
                              ct_err *err)
 {
     pass_recordings *all = device->recordings;
+    pthread_mutex_lock(&device->pass_lock);
     cudaError_t e = cudaSetDevice(device->index);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(device->stream);
+    pthread_mutex_lock(&device->memory_lock);
     for (size_t done = 0; done < bytes && e == cudaSuccess;) {
         size_t part = bytes - done < STAGING ? bytes - done : STAGING;
         e = cudaEventSynchronize(all->staged[0]);
         if (e == cudaSuccess)
             e = cudaMemcpyAsync(all->staging[0], (const char *)from + done, part,
-                                cudaMemcpyDeviceToHost, device->stream);
-        if (e == cudaSuccess) e = cudaStreamSynchronize(device->stream);
+                                cudaMemcpyDeviceToHost, device->memory_stream);
+        if (e == cudaSuccess) e = cudaStreamSynchronize(device->memory_stream);
         if (e == cudaSuccess) memcpy((char *)to + done, all->staging[0], part);
         done += part;
     }
+    pthread_mutex_unlock(&device->memory_lock);
+    pthread_mutex_unlock(&device->pass_lock);
     return e == cudaSuccess ? CT_OK : fail_cuda(err, e, "copying from the device");
 }
 
 static void device_copy(ct_device *device, void *to, const void *from, size_t bytes)
 {
-    cudaSetDevice(device->index);
-    note(device, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device->stream),
-         "copying on the device");
+    take_memory_stream(device);
+    note_memory(device,
+                cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device->memory_stream),
+                "copying on the device");
+    leave_memory_stream(device);
 }
 
-/* What the driver has, and what the pool holds for later. */
+static ct_status fill_random(ct_device *device, void *to, const ct_random_fill *what, ct_err *err)
+{
+    take_memory_stream(device);
+    ct_status st = cuda_fill_random(device, to, what, err);
+    leave_memory_stream(device);
+    return st;
+}
+
+/* Lets each of the two read the other's pool directly, where the machine can; elsewhere copies go through
+ * the host. Asked once. The caller holds memory_lock. */
+static void meet_peer(ct_device *device, int peer)
+{
+    if (device->index == peer || peer >= 64 || device->peers >> peer & 1) return;
+    device->peers |= (uint64_t)1 << peer;
+    const int pairs[2][2] = {{device->index, peer}, {peer, device->index}}; /* who, of whose */
+    for (int i = 0; i < 2; i++) {
+        int can = 0;
+        cudaMemPool_t pool;
+        cudaMemAccessDesc access = {};
+        access.location.type = cudaMemLocationTypeDevice;
+        access.location.id = pairs[i][0];
+        access.flags = cudaMemAccessFlagsProtReadWrite;
+        if (cudaDeviceCanAccessPeer(&can, pairs[i][0], pairs[i][1]) == cudaSuccess && can &&
+            cudaDeviceGetDefaultMemPool(&pool, pairs[i][1]) == cudaSuccess)
+            cudaMemPoolSetAccess(pool, &access, 1);
+    }
+    cudaGetLastError(); /* without it works too */
+}
+
+/* On the destination's stream of memory. What wrote `from` is done: a pass has ended, and the source's
+ * stream of memory is waited for. */
+static ct_status device_transfer(ct_device *from_device, ct_device *to_device, void *to,
+                                 const void *from, size_t bytes, ct_err *err)
+{
+    cudaStream_t stream = to_device->memory_stream;
+    cudaError_t e = cudaSetDevice(from_device->index);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(from_device->memory_stream);
+    cudaError_t taken = take_memory_stream(to_device);
+    if (e == cudaSuccess) e = taken;
+    meet_peer(to_device, from_device->index);
+    if (e == cudaSuccess)
+        e = from_device->index == to_device->index
+                ? cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream)
+                : cudaMemcpyPeerAsync(to, to_device->index, from, from_device->index, bytes, stream);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(stream);
+    leave_memory_stream(to_device);
+    return e == cudaSuccess ? CT_OK : fail_cuda(err, e, "copying between devices");
+}
+
+/* What the driver has, and what the pool holds for later. Asks no stream. */
 static int64_t device_free_bytes(const ct_device *device)
 {
     size_t free_now = 0, total = 0;
@@ -286,7 +393,9 @@ static int64_t device_free_bytes(const ct_device *device)
 
 static ct_status device_sync(ct_device *device, ct_err *err)
 {
+    pthread_mutex_lock(&device->pass_lock);
     cudaError_t e = cudaSetDevice(device->index);
+    if (e == cudaSuccess) e = order_after_memory(device);
     if (e == cudaSuccess) e = cudaStreamSynchronize(device->stream);
     const char *where = "waiting for the device";
     if (device->failed != cudaSuccess) {
@@ -294,6 +403,7 @@ static ct_status device_sync(ct_device *device, ct_err *err)
         where = device->failed_at;
         device->failed = cudaSuccess;
     }
+    pthread_mutex_unlock(&device->pass_lock);
     return e == cudaSuccess ? CT_OK : fail_cuda(err, e, where);
 }
 
@@ -536,8 +646,9 @@ static ct_status make_room_for_logits(ct_device *device, const ct_batch *batch, 
     return st == CT_OK ? cuda_logits_targets(device, &args, err) : st;
 }
 
-/* A pass of generation of one token a row is worth recording when its shape comes again. */
-static ct_status begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
+/* A pass of generation of one token a row is worth recording when its shape comes again. The caller holds
+ * pass_lock. */
+static ct_status begin_pass(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
                        bool *replayed, ct_err *err)
 {
     ct_device *device = ctx->device;
@@ -545,7 +656,9 @@ static ct_status begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint
     const bool prefill = ctx->stage == CT_STAGE_PREFILL;
     *replayed = false;
     all->recording = false;
+    device->fresh = true;
     cudaError_t e = cudaSetDevice(device->index);
+    if (e == cudaSuccess) e = order_after_memory(device);
     ct_status st = make_room_for_logits(device, batch, err);
     if (st != CT_OK) return st;
     if (e == cudaSuccess) e = make_image(device, batch, prefill, ctx->compute == CT_COMPUTE_BF16);
@@ -581,6 +694,15 @@ static ct_status begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint
     return e == cudaSuccess ? CT_OK : fail_cuda(err, e, "replaying a pass");
 }
 
+static ct_status begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
+                       bool *replayed, ct_err *err)
+{
+    pthread_mutex_lock(&ctx->device->pass_lock);
+    ct_status st = begin_pass(ctx, batch, memory, shape, replayed, err);
+    if (st != CT_OK) pthread_mutex_unlock(&ctx->device->pass_lock); /* there will be no end */
+    return st;
+}
+
 /* Ends the capture, and sends what was captured on its way. */
 static cudaError_t end_recording(ct_device *device)
 {
@@ -594,7 +716,7 @@ static cudaError_t end_recording(ct_device *device)
     return e;
 }
 
-static ct_status end(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
+static ct_status end_pass(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
 {
     ct_device *device = ctx->device;
     batch->image = NULL;
@@ -613,7 +735,15 @@ static ct_status end(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
     }
     if (e != cudaSuccess) return fail_cuda(err, e, where);
     cuda_logits_finish(device);
-    return CT_OK;
+    if (batch->back_bytes == 0) return CT_OK;
+    return device_read(device, batch->back, batch->back_from, batch->back_bytes, err);
+}
+
+static ct_status end(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
+{
+    ct_status st = end_pass(ctx, batch, err);
+    pthread_mutex_unlock(&ctx->device->pass_lock);
+    return st;
 }
 
 extern "C" const ct_ops *ct_ops_cuda(void)
@@ -635,8 +765,9 @@ extern "C" const ct_ops *ct_ops_cuda(void)
         .write = device_write,
         .read = device_read,
         .copy = device_copy,
+        .transfer = device_transfer,
         .free_bytes = device_free_bytes,
-        .fill_random = cuda_fill_random,
+        .fill_random = fill_random,
         .sync = device_sync,
         .limits = cuda_limits,
         .begin = begin,

@@ -1,7 +1,12 @@
 /* device.cuh - what the files of op/cuda share: the device, a batch's image on it, and how kernels are
  * launched.
  *
- * All work of a device goes through one stream in the order of the calls. A kernel reads sizes that
+ * A device has two streams. Passes run on one, in the order of the calls, and each pass ends by waiting for it;
+ * one thread at a time has a pass under way (begin takes pass_lock, end gives it back). Memory is given,
+ * zeroed, copied and taken back on the other, so that a thread that prepares its sequences waits for no
+ * other's pass and its calls are in no other's recording; a pass begins after what was asked there before.
+ *
+ * A kernel reads sizes that
  * change from step to step (positions, counts, lists of blocks) from the image, never from its
  * arguments, so that a recorded pass (CUDA graph) can be replayed; what the arguments and the grid
  * depend on (tokens, rows, runs, the bound of the keys) is part of the recording's key.
@@ -12,6 +17,8 @@
  */
 #ifndef CT_OP_CUDA_DEVICE_CUH
 #define CT_OP_CUDA_DEVICE_CUH
+
+#include <pthread.h>
 
 #include <cublasLt.h>
 #include <cuda_bf16.h>
@@ -94,7 +101,16 @@ struct gemm_plans; /* matmul.cu's: cuBLASLt's algorithm for each shape of weight
 struct ct_device {
     int index, processors;
     char name[64]; /* "cuda-sm90" */
-    cudaStream_t stream;
+    cudaStream_t stream;        /* of passes */
+    pthread_mutex_t pass_lock;  /* recursive */
+    bool fresh;                 /* no kernel of the pass was launched yet */
+    pthread_mutex_t memory_lock; /* of what follows, for the length of a call; taken last */
+    cudaStream_t memory_stream;
+    cudaEvent_t memory_event;
+    bool memory_used;          /* since a pass was last told to wait for it */
+    cudaError_t memory_failed; /* the first error there that no pass has told yet */
+    const char *memory_failed_at;
+    uint64_t peers; /* devices of which it was asked that their memory can be read directly */
     cublasLtHandle_t lt;
     void *lt_workspace; /* LT_WORKSPACE bytes, of cuBLASLt alone */
     gemm_plans *plans;
@@ -121,9 +137,19 @@ static inline void note(ct_device *device, cudaError_t error, const char *where)
     }
 }
 
+/* Likewise of memory_stream, until a pass or a wait tells it. The caller holds memory_lock. */
+static inline void note_memory(ct_device *device, cudaError_t error, const char *where)
+{
+    if (error != cudaSuccess && device->memory_failed == cudaSuccess) {
+        device->memory_failed = error;
+        device->memory_failed_at = where;
+    }
+}
+
 /* kernel<<<grid, block, shared>>>(...) on the device's stream; its failure is noted. */
 #define LAUNCH(ctx, kernel, grid, block, shared, ...)                                              \
     do {                                                                                           \
+        (ctx)->device->fresh = false;                                                              \
         kernel<<<(grid), (block), (shared), (ctx)->device->stream>>>(__VA_ARGS__);                 \
         note((ctx)->device, cudaGetLastError(), #kernel);                                          \
     } while (0)
@@ -132,7 +158,7 @@ static inline void note(ct_device *device, cudaError_t error, const char *where)
  * may start while the kernel before it still runs, which hides the way from one kernel to the next. It
  * holds in stream order and in recordings; an edge to anything that is no kernel stays a full one, so
  * what a copy wrote (the image, weights) is there from the start. The first kernel of a pass is launched
- * by LAUNCH all the same. */
+ * as by LAUNCH all the same. */
 #define LAUNCH_DEPENDENT(ctx, kernel, grid, block, shared, ...)                                    \
     do {                                                                                           \
         cudaLaunchAttribute attribute_ = {};                                                       \
@@ -144,7 +170,8 @@ static inline void note(ct_device *device, cudaError_t error, const char *where)
         config_.dynamicSmemBytes = (size_t)(shared);                                               \
         config_.stream = (ctx)->device->stream;                                                    \
         config_.attrs = &attribute_;                                                               \
-        config_.numAttrs = 1;                                                                      \
+        config_.numAttrs = (ctx)->device->fresh ? 0 : 1;                                           \
+        (ctx)->device->fresh = false;                                                              \
         note((ctx)->device, cudaLaunchKernelEx(&config_, kernel, __VA_ARGS__), #kernel);           \
     } while (0)
 
