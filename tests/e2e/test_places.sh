@@ -28,6 +28,7 @@ for model in models/griffin-demo models/jamba-demo; do
     record=1 same $model --keep-heads 2 --record-stages prefill+generation --record-steps all
 done
 same models/mamba-demo # a place without attention is as good as any
+same models/jamba-demo --weights random:7
 
 # A study: the same cells in the store, with the same answers.
 sed -e "s#\.\./\.\./data/haystack#$PWD/data/haystack#; s/lengths: .*/lengths: [677]/; s/depths: .*/depths: [0, 56]/" \

@@ -301,6 +301,97 @@ static void tied_embeddings_go_to_both_ends(void **state)
     close_gpus(model);
 }
 
+/* ---- the same bits --------------------------------------------------------------------------- */
+
+enum { ROWS = 3, LONGEST = 200, STEPS = 6 };
+
+/* The device that the tests mean, or three places of the host's memory. */
+static const char *several(void)
+{
+    const char *device = test_device("cpu");
+    return strcmp(device, "cpu") ? device : "cpu+cpu+cpu";
+}
+
+/* Logits of all tokens of three prompts in one step, then of steps of generation, which a GPU records and
+ * replays; and the kept heads of the last. */
+static void run_rows(const fixture *f, float *logits, uint8_t *kept)
+{
+    ct_err err = {0};
+    static const ct_span omitted[] = {{2, 40}};
+    const ct_intervention how[ROWS] = {
+        {.heads = {.keep = -1}},
+        {.heads = {.keep = 1, .metric = CT_METRIC_ENTROPY, .active = {true, true}}},
+        {.heads = {.keep = 2, .metric = CT_METRIC_RANDOM, .seed = 3, .active = {true, true}},
+         .weights[CT_STAGE_GENERATION] = {CT_WEIGHTS_OMIT, omitted, 1}}};
+    static const int64_t counts[ROWS] = {1, 65, LONGEST};
+    int64_t vocab = f->info->vocab, layers_heads = f->info->attention_layers * f->info->heads;
+    ct_row rows[ROWS];
+    ct_sequence *sequences[ROWS] = {0};
+    int32_t *ids[ROWS], next[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        ids[r] = random_ids(f, counts[r], (uint64_t)r);
+        assert_ok(ct_sequence_new(f->model, &sequences[r], &err));
+        rows[r] = (ct_row){.sequence = sequences[r],
+                           .ids = ids[r],
+                           .count = counts[r],
+                           .intervention = &how[r],
+                           .want = CT_LOGITS_ALL,
+                           .logits = logits,
+                           .heads_kept = kept + r * layers_heads};
+        logits += counts[r] * vocab;
+    }
+    assert_ok(ct_step(f->session, rows, ROWS, &err));
+    for (int t = 0; t < STEPS; t++) {
+        for (int r = 0; r < ROWS; r++) {
+            next[r] = 3 + (t * 7 + r) % 80;
+            rows[r].ids = &next[r];
+            rows[r].count = 1;
+            rows[r].stage = CT_STAGE_GENERATION;
+            rows[r].logits = logits;
+            logits += vocab;
+        }
+        assert_ok(ct_step(f->session, rows, ROWS, &err));
+    }
+    for (int r = 0; r < ROWS; r++) {
+        ct_sequence_free(sequences[r]);
+        free(ids[r]);
+    }
+}
+
+static void logits_and_heads_over_places_are_those_of_one_to_the_bit(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {"tiny-griffin", "tiny-jamba"};
+    char first[16];
+    snprintf(first, sizeof first, "%.*s", (int)strcspn(several(), "+"), several());
+    for (size_t i = 0; i < 2 * COUNT(folders); i++) {
+        ct_err err = {0};
+        char path[512];
+        float *logits[2];
+        uint8_t *kept[2];
+        size_t bytes = 0, of_heads = 0;
+        snprintf(path, sizeof path, CT_SOURCE_DIR "/tests/golden/%s", folders[i / 2]);
+        for (int k = 0; k < 2; k++) {
+            fixture f;
+            const ct_model_options options = {.device = k ? several() : first,
+                                              .compute = i % 2 ? CT_CHOOSE_BF16 : CT_CHOOSE_F32};
+            assert_ok(ct_model_open(path, &options, &f.model, &err));
+            f.info = ct_model_get_info(f.model);
+            assert_ok(ct_session_new(f.model, &f.session, &err));
+            bytes = (size_t)((1 + 65 + LONGEST + ROWS * STEPS) * f.info->vocab) * sizeof(float);
+            of_heads = (size_t)(ROWS * f.info->attention_layers * f.info->heads);
+            logits[k] = calloc(1, bytes);
+            kept[k] = calloc(1, of_heads);
+            assert_true(logits[k] && kept[k]);
+            run_rows(&f, logits[k], kept[k]);
+            close_fixture(&f);
+        }
+        assert_memory_equal(logits[0], logits[1], bytes);
+        assert_memory_equal(kept[0], kept[1], of_heads);
+        for (int k = 0; k < 2; k++) free(logits[k]), free(kept[k]);
+    }
+}
+
 /* ---- threads --------------------------------------------------------------------------------- */
 
 enum { THREADS = 2, PROMPT = 70, TURNS = 40 };
@@ -353,8 +444,7 @@ static void threads_that_step_different_sequences_get_what_each_gets_alone(void 
     for (size_t f = 0; f < COUNT(folders); f++) {
         fixture one;
         ct_err err = {0};
-        const char *device = test_device("cpu");
-        open_model(&one, folders[f], strcmp(device, "cpu") ? device : "cpu+cpu", 1);
+        open_model(&one, folders[f], several(), 1);
         assert_true(one.info->attention_layers * one.info->heads <= 64);
         ct_sequence *shared = NULL;
         int32_t *ids = random_ids(&one, PROMPT, 5);
@@ -402,6 +492,7 @@ int main(void)
         cmocka_unit_test(states_fit_on_every_place_whatever_they_are_made_of),
         cmocka_unit_test(a_described_model_leaves_room_for_the_weights_of_each_place),
         cmocka_unit_test(tied_embeddings_go_to_both_ends),
+        cmocka_unit_test(logits_and_heads_over_places_are_those_of_one_to_the_bit),
         cmocka_unit_test(threads_that_step_different_sequences_get_what_each_gets_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
