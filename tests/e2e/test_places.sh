@@ -2,7 +2,7 @@
 # included; devices that cannot go together are refused. Places of the host's memory stand for several GPUs.
 . "$(dirname "$0")/check.sh"
 
-# same MODEL OPTIONS...: the ids, text, audit and recording of one place, of two, and of seven, some of which have
+# same MODEL OPTIONS...: the ids, text, logits, audit and recording of one place, of two, and of seven, some of which have
 # attention alone or none.
 seven=cpu+cpu+cpu+cpu+cpu+cpu+cpu
 prompt='The best thing to do in San Francisco is eat a sandwich. What is the best thing to do?'
@@ -10,14 +10,15 @@ same() {
     local model=$1 device
     shift
     for device in cpu cpu+cpu $seven; do
-        "$cortado" generate -m "$model" --threads 2 -p "$prompt" -n 12 --json --device $device "$@" \
-            ${record:+--record "$tmp/$device.safetensors"} >"$tmp/out" 2>"$tmp/err" ||
+        "$cortado" generate -m "$model" --threads 2 -p "$prompt" -n 12 --json --device $device \
+            --save-logits "$tmp/$device.logits" "$@" ${record:+--record "$tmp/$device.safetensors"} >"$tmp/out" 2>"$tmp/err" ||
             fail "$model --device $device $*: $(cat "$tmp/err")"
         sed -e 's/"timing":{[^}]*},//' -e "s#$tmp/$device#RECORDING#" "$tmp/out" >"$tmp/$device"
     done
     grep -q '"ids":\[' "$tmp/cpu" || fail "no ids: $(cat "$tmp/cpu")"
     for device in cpu+cpu $seven; do
         cmp "$tmp/cpu" "$tmp/$device" || fail "$model $*: --device $device differs from cpu"
+        cmp "$tmp/cpu.logits" "$tmp/$device.logits" || fail "$model $*: the logits of --device $device differ"
         [ -z "${record:-}" ] || cmp "$tmp/cpu.safetensors" "$tmp/$device.safetensors" ||
             fail "$model $*: the recording of --device $device differs"
     done
