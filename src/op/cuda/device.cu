@@ -1,17 +1,14 @@
 /* device.cu - the CUDA backend's table: a device, its memory, and passes.
  *
- * Owns the streams, the image of a batch, and recorded passes. Memory comes from the device's pool by the
- * stream of memory; what a pass uses is given back after its end, which has waited for it. A pass of
+ * Owns the streams, the image of a batch, and recorded passes; memory.cu has the memory. A pass of
  * generation whose shape has come before is recorded as a CUDA graph and replayed from then on: its
  * kernels read everything that changes from the image, which lies at one place.
  */
-#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "op/cuda/device.cuh"
 
-static const size_t STAGING = 32 << 20; /* bytes of one pinned buffer, of which there are two */
 enum {
     RECORDINGS = 48,    /* passes kept; the one unused for longest goes first */
     PASS_TOKENS = 8192,
@@ -43,8 +40,6 @@ struct pass_recordings {
     char *host, *device;
     size_t bytes;
     batch_image image;
-    char *staging[2];
-    cudaEvent_t staged[2];
 };
 
 static pass_recordings *recordings_of(ct_device *device)
@@ -81,7 +76,7 @@ static int find_recording(pass_recordings *all, const pass_key *key, bool *fresh
 
 /* ---- devices --------------------------------------------------------------------------------- */
 
-static ct_status fail_cuda(ct_err *err, cudaError_t error, const char *what)
+ct_status fail_cuda(ct_err *err, cudaError_t error, const char *what)
 {
     cudaGetLastError(); /* not left for the next call */
     return ct_fail(err, error == cudaErrorMemoryAllocation ? CT_ERR_MEMORY : CT_ERR_UNSUPPORTED,
@@ -99,10 +94,10 @@ static void device_close(ct_device *device)
     if (all) {
         cudaFreeHost(all->host);
         cudaFree(all->device);
-        for (int i = 0; i < 2; i++) {
-            cudaFreeHost(all->staging[i]);
-            if (all->staged[i]) cudaEventDestroy(all->staged[i]);
-        }
+    }
+    for (int i = 0; i < 2; i++) {
+        cudaFreeHost(device->staging[i]);
+        if (device->staged[i]) cudaEventDestroy(device->staged[i]);
     }
     free(all);
     gemm_plans_free(device->plans);
@@ -170,9 +165,9 @@ static ct_status device_open(int index, ct_device **out, ct_err *err)
     if (e == cudaSuccess) what = "workspace", e = cudaMalloc(&device->lt_workspace, LT_WORKSPACE);
     for (int i = 0; i < 2 && e == cudaSuccess; i++) {
         what = "pinned memory";
-        e = cudaHostAlloc((void **)&all->staging[i], STAGING, cudaHostAllocDefault);
+        e = cudaHostAlloc((void **)&device->staging[i], STAGING, cudaHostAllocDefault);
         if (e == cudaSuccess)
-            e = cudaEventCreateWithFlags(&all->staged[i], cudaEventDisableTiming);
+            e = cudaEventCreateWithFlags(&device->staged[i], cudaEventDisableTiming);
     }
     if (e != cudaSuccess) {
         device_close(device);
@@ -210,201 +205,6 @@ static size_t scratch_bytes(const ct_op_sizes *s)
         s->experts_used > 0 ? experts_scratch_bytes(s->tokens, s->width, s->ffn, s->experts_used) : 0;
     most = attention > most ? attention : most;
     return experts > most ? experts : most;
-}
-
-/* ---- memory ---------------------------------------------------------------------------------- */
-
-/* Begins and ends a call on the stream of memory. */
-static cudaError_t take_memory_stream(ct_device *device)
-{
-    pthread_mutex_lock(&device->memory_lock);
-    device->memory_used = true;
-    return cudaSetDevice(device->index);
-}
-
-static void leave_memory_stream(ct_device *device)
-{
-    pthread_mutex_unlock(&device->memory_lock);
-}
-
-/* Hands what failed on the stream of memory to the pass, or the wait, of the caller; its pass comes after
- * what was asked there before. The caller holds pass_lock and records nothing. */
-static cudaError_t order_after_memory(ct_device *device)
-{
-    cudaError_t e = cudaSuccess;
-    pthread_mutex_lock(&device->memory_lock);
-    if (device->memory_used) {
-        e = cudaEventRecord(device->memory_event, device->memory_stream);
-        if (e == cudaSuccess) e = cudaStreamWaitEvent(device->stream, device->memory_event, 0);
-        device->memory_used = false;
-    }
-    note(device, device->memory_failed, device->memory_failed_at);
-    device->memory_failed = cudaSuccess;
-    pthread_mutex_unlock(&device->memory_lock);
-    return e;
-}
-
-static void *device_alloc(ct_device *device, size_t bytes)
-{
-    void *memory = NULL;
-    if (bytes == 0) bytes = 1;
-    take_memory_stream(device);
-    if (cudaMallocAsync(&memory, bytes, device->memory_stream) != cudaSuccess) {
-        cudaGetLastError();
-        memory = NULL;
-    } else {
-        note_memory(device, cudaMemsetAsync(memory, 0, bytes, device->memory_stream),
-                    "zeroing memory");
-    }
-    leave_memory_stream(device);
-    return memory;
-}
-
-static void device_free(ct_device *device, void *memory)
-{
-    if (!memory) return;
-    take_memory_stream(device);
-    note_memory(device, cudaFreeAsync(memory, device->memory_stream), "giving memory back");
-    leave_memory_stream(device);
-}
-
-/* Large transfers go through two pinned buffers, one filled while the other is on its way. */
-static ct_status device_write(ct_device *device, void *to, const void *from, size_t bytes,
-                              ct_err *err)
-{
-    pass_recordings *all = device->recordings;
-    cudaError_t e = take_memory_stream(device);
-    for (size_t done = 0, i = 0; done < bytes && e == cudaSuccess; i ^= 1) {
-        size_t part = bytes - done < STAGING ? bytes - done : STAGING;
-        e = cudaEventSynchronize(all->staged[i]); /* its last transfer */
-        if (e != cudaSuccess) break;
-        const int64_t pieces = (int64_t)((part + (1 << 20) - 1) >> 20);
-        const char *source = (const char *)from + done;
-        char *buffer = all->staging[i];
-#pragma omp parallel for schedule(static) if (pieces > 1)
-        for (int64_t p = 0; p < pieces; p++) {
-            size_t begin = (size_t)p << 20, size = part - begin;
-            memcpy(buffer + begin, source + begin, size < (1 << 20) ? size : (1 << 20));
-        }
-        e = cudaMemcpyAsync((char *)to + done, buffer, part, cudaMemcpyHostToDevice,
-                            device->memory_stream);
-        if (e == cudaSuccess) e = cudaEventRecord(all->staged[i], device->memory_stream);
-        done += part;
-    }
-    leave_memory_stream(device);
-    return e == cudaSuccess ? CT_OK : fail_cuda(err, e, "copying to the device");
-}
-
-static ct_status device_read(ct_device *device, void *to, const void *from, size_t bytes,
-                             ct_err *err)
-{
-    pass_recordings *all = device->recordings;
-    pthread_mutex_lock(&device->pass_lock);
-    cudaError_t e = cudaSetDevice(device->index);
-    if (e == cudaSuccess) e = cudaStreamSynchronize(device->stream);
-    pthread_mutex_lock(&device->memory_lock);
-    for (size_t done = 0; done < bytes && e == cudaSuccess;) {
-        size_t part = bytes - done < STAGING ? bytes - done : STAGING;
-        e = cudaEventSynchronize(all->staged[0]);
-        if (e == cudaSuccess)
-            e = cudaMemcpyAsync(all->staging[0], (const char *)from + done, part,
-                                cudaMemcpyDeviceToHost, device->memory_stream);
-        if (e == cudaSuccess) e = cudaStreamSynchronize(device->memory_stream);
-        if (e == cudaSuccess) memcpy((char *)to + done, all->staging[0], part);
-        done += part;
-    }
-    pthread_mutex_unlock(&device->memory_lock);
-    pthread_mutex_unlock(&device->pass_lock);
-    return e == cudaSuccess ? CT_OK : fail_cuda(err, e, "copying from the device");
-}
-
-static void device_copy(ct_device *device, void *to, const void *from, size_t bytes)
-{
-    take_memory_stream(device);
-    note_memory(device,
-                cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device->memory_stream),
-                "copying on the device");
-    leave_memory_stream(device);
-}
-
-static ct_status fill_random(ct_device *device, void *to, const ct_random_fill *what, ct_err *err)
-{
-    take_memory_stream(device);
-    ct_status st = cuda_fill_random(device, to, what, err);
-    leave_memory_stream(device);
-    return st;
-}
-
-/* Lets each of the two read the other's pool directly, where the machine can; elsewhere copies go through
- * the host. Asked once. The caller holds memory_lock. */
-static void meet_peer(ct_device *device, int peer)
-{
-    if (device->index == peer || peer >= 64 || device->peers >> peer & 1) return;
-    device->peers |= (uint64_t)1 << peer;
-    const int pairs[2][2] = {{device->index, peer}, {peer, device->index}}; /* who, of whose */
-    for (int i = 0; i < 2; i++) {
-        int can = 0;
-        cudaMemPool_t pool;
-        cudaMemAccessDesc access = {};
-        access.location.type = cudaMemLocationTypeDevice;
-        access.location.id = pairs[i][0];
-        access.flags = cudaMemAccessFlagsProtReadWrite;
-        if (cudaDeviceCanAccessPeer(&can, pairs[i][0], pairs[i][1]) == cudaSuccess && can &&
-            cudaDeviceGetDefaultMemPool(&pool, pairs[i][1]) == cudaSuccess)
-            cudaMemPoolSetAccess(pool, &access, 1);
-    }
-    cudaGetLastError(); /* without it works too */
-}
-
-/* On the destination's stream of memory. What wrote `from` is done: a pass has ended, and the source's
- * stream of memory is waited for. */
-static ct_status device_transfer(ct_device *from_device, ct_device *to_device, void *to,
-                                 const void *from, size_t bytes, ct_err *err)
-{
-    cudaStream_t stream = to_device->memory_stream;
-    cudaError_t e = cudaSetDevice(from_device->index);
-    if (e == cudaSuccess) e = cudaStreamSynchronize(from_device->memory_stream);
-    cudaError_t taken = take_memory_stream(to_device);
-    if (e == cudaSuccess) e = taken;
-    meet_peer(to_device, from_device->index);
-    if (e == cudaSuccess)
-        e = from_device->index == to_device->index
-                ? cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream)
-                : cudaMemcpyPeerAsync(to, to_device->index, from, from_device->index, bytes, stream);
-    if (e == cudaSuccess) e = cudaStreamSynchronize(stream);
-    leave_memory_stream(to_device);
-    return e == cudaSuccess ? CT_OK : fail_cuda(err, e, "copying between devices");
-}
-
-/* What the driver has, and what the pool holds for later. Asks no stream. */
-static int64_t device_free_bytes(const ct_device *device)
-{
-    size_t free_now = 0, total = 0;
-    uint64_t reserved = 0, used = 0;
-    cudaMemPool_t pool;
-    cudaSetDevice(device->index);
-    if (cudaMemGetInfo(&free_now, &total) != cudaSuccess) return 0;
-    if (cudaDeviceGetDefaultMemPool(&pool, device->index) == cudaSuccess) {
-        cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved);
-        cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used);
-    }
-    return (int64_t)(free_now + (reserved - used));
-}
-
-static ct_status device_sync(ct_device *device, ct_err *err)
-{
-    pthread_mutex_lock(&device->pass_lock);
-    cudaError_t e = cudaSetDevice(device->index);
-    if (e == cudaSuccess) e = order_after_memory(device);
-    if (e == cudaSuccess) e = cudaStreamSynchronize(device->stream);
-    const char *where = "waiting for the device";
-    if (device->failed != cudaSuccess) {
-        e = device->failed;
-        where = device->failed_at;
-        device->failed = cudaSuccess;
-    }
-    pthread_mutex_unlock(&device->pass_lock);
-    return e == cudaSuccess ? CT_OK : fail_cuda(err, e, where);
 }
 
 /* ---- the image of a batch -------------------------------------------------------------------- */
@@ -649,7 +449,7 @@ static ct_status make_room_for_logits(ct_device *device, const ct_batch *batch, 
 /* A pass of generation of one token a row is worth recording when its shape comes again. The caller holds
  * pass_lock. */
 static ct_status begin_pass(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
-                       bool *replayed, ct_err *err)
+                            bool *replayed, ct_err *err)
 {
     ct_device *device = ctx->device;
     pass_recordings *all = recordings_of(device);
@@ -736,7 +536,7 @@ static ct_status end_pass(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
     if (e != cudaSuccess) return fail_cuda(err, e, where);
     cuda_logits_finish(device);
     if (batch->back_bytes == 0) return CT_OK;
-    return device_read(device, batch->back, batch->back_from, batch->back_bytes, err);
+    return memory_read(device, batch->back, batch->back_from, batch->back_bytes, err);
 }
 
 static ct_status end(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
@@ -760,15 +560,15 @@ extern "C" const ct_ops *ct_ops_cuda(void)
         .scratch_bytes = scratch_bytes,
         .open = device_open,
         .close = device_close,
-        .alloc = device_alloc,
-        .free = device_free,
-        .write = device_write,
-        .read = device_read,
-        .copy = device_copy,
-        .transfer = device_transfer,
-        .free_bytes = device_free_bytes,
-        .fill_random = fill_random,
-        .sync = device_sync,
+        .alloc = memory_alloc,
+        .free = memory_free,
+        .write = memory_write,
+        .read = memory_read,
+        .copy = memory_copy,
+        .transfer = memory_transfer,
+        .free_bytes = memory_free_bytes,
+        .fill_random = memory_fill_random,
+        .sync = memory_sync,
         .limits = cuda_limits,
         .begin = begin,
         .end = end,

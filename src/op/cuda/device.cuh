@@ -110,6 +110,8 @@ struct ct_device {
     bool memory_used;          /* since a pass was last told to wait for it */
     cudaError_t memory_failed; /* the first error there that no pass has told yet */
     const char *memory_failed_at;
+    char *staging[2]; /* pinned, STAGING bytes each: transfers go through them */
+    cudaEvent_t staged[2];
     uint64_t peers; /* devices of which it was asked that their memory can be read directly */
     cublasLtHandle_t lt;
     void *lt_workspace; /* LT_WORKSPACE bytes, of cuBLASLt alone */
@@ -122,6 +124,7 @@ struct ct_device {
     struct pass_recordings *recordings; /* device.cu's: recorded passes, the image's memory */
 };
 enum { LT_WORKSPACE = 32 << 20 };
+inline constexpr size_t STAGING = 32 << 20; /* bytes of one pinned buffer */
 
 static inline const batch_image &image_of(const ct_batch *batch)
 {
@@ -197,6 +200,20 @@ static inline int64_t ceil_div(int64_t a, int64_t b)
 
 /* ---- operations, one file each --------------------------------------------------------------- */
 
+/* device.cu */
+ct_status fail_cuda(ct_err *, cudaError_t, const char *what);
+/* memory.cu: ct_ops' functions of memory. order_after_memory: the stream of passes goes on after what was
+ * asked of memory before, and what failed there is noted; the caller holds pass_lock and records nothing. */
+void *memory_alloc(ct_device *, size_t);
+void memory_free(ct_device *, void *);
+ct_status memory_write(ct_device *, void *, const void *, size_t, ct_err *);
+ct_status memory_read(ct_device *, void *, const void *, size_t, ct_err *);
+void memory_copy(ct_device *, void *, const void *, size_t);
+ct_status memory_transfer(ct_device *, ct_device *, void *, const void *, size_t, ct_err *);
+int64_t memory_free_bytes(const ct_device *);
+ct_status memory_fill_random(ct_device *, void *, const ct_random_fill *, ct_err *);
+ct_status memory_sync(ct_device *, ct_err *);
+cudaError_t order_after_memory(ct_device *);
 /* matmul.cu */
 ct_status cuda_matmul(ct_op_ctx *, float *, const float *, int64_t, const ct_matrix *,
                       const float *, bool, ct_err *);
