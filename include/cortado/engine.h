@@ -56,7 +56,8 @@ typedef struct ct_model ct_model;
 typedef enum ct_compute_choice { CT_CHOOSE_AUTO, CT_CHOOSE_F32, CT_CHOOSE_BF16 } ct_compute_choice;
 
 typedef struct ct_model_options {
-    const char *device; /* "cpu" (NULL means it), "ref", "cuda" or "cuda:N" */
+    const char *device; /* "cpu" (NULL means it), "ref", "cuda" or "cuda:N"; "cuda:N+M": the layers
+                         * spread over several GPUs; "cpu+cpu", "ref+ref": likewise without any, for tests */
     ct_compute_choice
         compute;            /* arithmetic of matrix products; AUTO: the weights' own where fast */
     int threads;            /* 0: all cores */

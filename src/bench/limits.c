@@ -92,15 +92,14 @@ done:
 
 ct_status ct_limits_measure(const char *device, int threads, ct_limits *out, ct_err *err)
 {
-    const ct_ops *ops;
-    int index;
-    ct_status st = ct_device_choose(device, &ops, &index, err);
+    ct_device_choice choice; /* of several devices the first: they compute one after another */
+    ct_status st = ct_device_choose(device, &choice, err);
     if (st != CT_OK) return st;
     *out = (ct_limits){.cores = omp_get_num_procs()};
     snprintf(out->class_name, sizeof out->class_name, "%s", ct_ops_cpu()->class_name(NULL));
     out->threads = threads > 0 ? threads : out->cores;
     name_machine(out);
-    if (ops->limits) return measure_device(ops, index, out, err);
+    if (choice.ops->limits) return measure_device(choice.ops, choice.index[0], out, err);
     struct sysinfo info;
     if (sysinfo(&info) != 0) return ct_fail_errno(err, "sysinfo");
     out->memory_bytes = (int64_t)info.totalram * info.mem_unit;

@@ -430,7 +430,9 @@ const ct_verb ct_verb_bench = {
         "The share of the limit is the time that the measured limits allow over the time it took: "
         "arithmetic at the machine's rate or bytes at its read bandwidth, whichever takes longer. "
         "An operation's bytes are its weights, keys and states, and its activations, each counted "
-        "once (more than 100 %: they were in a cache); a whole step's are those of memory alone.",
+        "once (more than 100 %: they were in a cache); a whole step's are those of memory alone. "
+        "Of "
+        "several devices (cuda:0+1) the first one's limits count: they compute one after another.",
     .example = "cortado bench -m models/griffin-demo --json",
     .options = options,
     .n_options = sizeof options / sizeof *options,

@@ -41,6 +41,30 @@ static void print_info(const ct_model_info *i)
     printf("%-20s%s, products in %s on %s\n", "weights", i->dtype, i->compute, i->backend);
 }
 
+/* Which layers lie where, and the rest of the memory there. */
+static void print_places(const ct_model *model, int64_t tokens)
+{
+    char label[32], name[16], weights[32], states[32];
+    int64_t state = ct_model_state_bytes(model, tokens), fits = ct_model_free_bytes(model);
+    for (int p = 0; model->n_places > 1 && p < model->n_places; p++) {
+        const ct_place *at = &model->places[p];
+        int64_t blocks = 0;
+        if (model->info.state_bytes_per_block > 0)
+            blocks = (state - model->info.state_bytes_fixed) / model->info.state_bytes_per_block;
+        snprintf(name, sizeof name, model->ops->host_memory ? "%s" : "%s:%d", model->ops->name,
+                 at->index);
+        snprintf(label, sizeof label, "place %d, %s", p + 1, name);
+        printf("%-19s layers %lld to %lld, weights %s, state %s\n", label,
+               (long long)at->first_layer + 1, (long long)(at->first_layer + at->n_layers),
+               ct_cli_bytes(weights, at->weight_bytes),
+               ct_cli_bytes(states, at->state_bytes + blocks * at->block_bytes));
+    }
+    if (fits >= 0)
+        printf("%-20s%s for states beside the weights, %lld sequences of %lld tokens\n", "fits",
+               ct_cli_bytes(states, fits), (long long)(fits / (state > 0 ? state : 1)),
+               (long long)tokens);
+}
+
 /* What fits where. Everything but the weights must be in memory; weights that do not fit beside it
  * are read again and again. */
 static void print_memory(const ct_model *model, int64_t tokens)
@@ -55,6 +79,8 @@ static void print_memory(const ct_model *model, int64_t tokens)
     snprintf(label, sizeof label, "state, %lld tokens", (long long)tokens);
     print_bytes(label, state);
     print_bytes("working memory", needs.working);
+    print_places(model, tokens);
+    if (!model->ops->host_memory) return;
     if (memory.available_bytes < 0) {
         printf("%-20snot known\n", "memory");
         return;
@@ -89,6 +115,21 @@ static int64_t count_nonfinite(const ct_folder *folder, const char **where)
     return sum;
 }
 
+static json_t *places_json(const ct_model *model)
+{
+    json_t *list = json_array();
+    for (int p = 0; p < model->n_places; p++) {
+        const ct_place *at = &model->places[p];
+        json_array_append_new(list, json_pack("{s:i,s:I,s:I,s:I,s:I,s:I}", "device", at->index,
+                                              "first_layer", (json_int_t)at->first_layer, "layers",
+                                              (json_int_t)at->n_layers, "weight_bytes",
+                                              (json_int_t)at->weight_bytes, "state_bytes_fixed",
+                                              (json_int_t)at->state_bytes, "state_bytes_per_block",
+                                              (json_int_t)at->block_bytes));
+    }
+    return list;
+}
+
 static json_t *info_json(const ct_model *model, int64_t tokens)
 {
     const ct_model_info *i = ct_model_get_info(model);
@@ -97,7 +138,7 @@ static json_t *info_json(const ct_model *model, int64_t tokens)
     return json_pack(
         "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:s,s:s,s:s,s:s?,s:I,s:I,s:I,s:I,s:I,s:I,s:I,"
         "s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:i,"
-        "s:i}",
+        "s:i,s:o}",
         "experts", (json_int_t)i->experts, "experts_per_token", (json_int_t)i->experts_per_token,
         "expert_bytes", (json_int_t)i->expert_bytes, "read_per_token_bytes",
         (json_int_t)needs.read_per_token, "working_bytes", (json_int_t)needs.working,
@@ -113,7 +154,8 @@ static json_t *info_json(const ct_model *model, int64_t tokens)
         (json_int_t)i->ffn_width, "vocab", (json_int_t)i->vocab, "window", (json_int_t)i->window,
         "parameters", (json_int_t)i->parameters, "weight_bytes", (json_int_t)i->weight_bytes,
         "state_bytes_fixed", (json_int_t)i->state_bytes_fixed, "state_bytes_per_block",
-        (json_int_t)i->state_bytes_per_block, "bos", i->bos, "eos", i->eos, "pad", i->pad);
+        (json_int_t)i->state_bytes_per_block, "bos", i->bos, "eos", i->eos, "pad", i->pad, "places",
+        places_json(model));
 }
 
 /* The tensors of a random model and how each is drawn, for who makes the same numbers elsewhere. Streams
@@ -164,7 +206,8 @@ static int run_inspect(const ct_args *args)
     ct_status st;
     ct_model *model = NULL;
     ct_tokenizer *tokenizer = NULL;
-    const ct_model_options look = {.weights = ct_args_text(args, "--weights", NULL)};
+    const ct_model_options look = {.device = ct_args_text(args, "--device", "cpu"),
+                                   .weights = ct_args_text(args, "--weights", NULL)};
     bool lists = ct_args_has(args, "--tensors");
     if (lists && !(json && look.weights))
         return ct_args_usage(args, "--tensors: expected --json and --weights random:SEED with it");
@@ -212,6 +255,7 @@ static const ct_option options[] = {
     {"--no-read", NULL, CT_ARG_FLAG, NULL,
      "Read no weights through: no hash, no search for NaN, at once for any size.", 0, 0},
     CT_OPTION_WEIGHTS,
+    CT_OPTION_DEVICE,
     {"--tensors", NULL, CT_ARG_FLAG, NULL,
      "With --json and random weights: also every tensor's name, shape, random stream, scale and "
      "offset.",

@@ -17,8 +17,8 @@
 #define CT_OPTION_DEVICE                                                                           \
     {                                                                                              \
         "--device", NULL, CT_ARG_TEXT, "NAME",                                                     \
-            "Where to compute: cpu (default), cuda or cuda:N (a GPU), or ref, the slow "           \
-            "scalar reference.",                                                                   \
+            "Where to compute: cpu (default), cuda or cuda:N (a GPU), cuda:N+M (the layers of a "  \
+            "model spread over several), or ref, the slow scalar reference.",                      \
             0, 0                                                                                   \
     }
 #define CT_OPTION_WEIGHTS                                                                          \

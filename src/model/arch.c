@@ -47,6 +47,7 @@ ct_status ct_arch_add(ct_tensor_list *list, const ct_layer *layer, const char *n
                                    "model.layers.%" PRId64 ".%s", layer->index, name)
               : ct_tensor_list_add(list, err, rank, shape, scale, offset, "%s", name);
     if (!spec) return CT_ERR_MEMORY;
+    spec->layer = layer ? layer->index : -1;
     spec->matrix = matrix;
     spec->vector = vector;
     return CT_OK;

@@ -201,6 +201,7 @@ static ct_status mlp_tensor(ct_tensor_list *list, const ct_layer *layer, int64_t
                                         ".%s.weight",
                                         layer->index, expert, name);
     if (!spec) return CT_ERR_MEMORY;
+    spec->layer = layer->index;
     spec->matrix = to;
     spec->expert = expert >= 0;
     return CT_OK;

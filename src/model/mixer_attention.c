@@ -37,7 +37,7 @@ float ct_attn_scale(const ct_model_info *info)
 
 int64_t ct_attn_kv_offset(const ct_layer *layer, const ct_model_info *info, int part)
 {
-    return (layer->attention_index * 2 + part) * CT_KV_BLOCK * info->kv_heads * info->head_dim;
+    return (layer->kv_index * 2 + part) * CT_KV_BLOCK * info->kv_heads * info->head_dim;
 }
 
 /* ---- binary_mean: per_layer ------------------------------------------------------------------ */
@@ -192,7 +192,7 @@ static ct_status forward(const ct_layer *layer, ct_pass *pass, const float *norm
                                  .layer = layer->index,
                                  .entropy_bits = args.entropy_bits,
                                  .l2 = args.l2};
-        keep = pass->keep + layer->attention_index * tokens * info->heads;
+        keep = pass->keep + layer->kv_index * tokens * info->heads;
         ops->keep_heads(&pass->op, keep, out, &by, &pass->batch);
     }
     if (pass->records) CT_TRY(ct_record_layer(layer, pass, &args, means, keep, err));

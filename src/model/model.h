@@ -50,9 +50,24 @@ struct ct_layer {
     const ct_layer_kind *mixer_kind, *ffn_kind;
     const void *mixer, *ffn; /* the kind's weights, such as ct_mixer_attention */
     int64_t attention_index; /* among attention layers, or -1 */
-    int64_t state_offset;    /* of the layer's recurrent state in the sequence's, in floats */
-    int64_t state_floats;    /* 0: none */
+    int64_t state_floats;    /* of its recurrent state; 0: none */
+    /* Where it lies (places.c): */
+    int place;
+    int64_t kv_index;     /* among the attention layers of its place, or -1 */
+    int64_t state_offset; /* of its recurrent state in the sequence's there, in floats */
 };
+
+/* A device that holds some of the layers, one after another; the first holds the embeddings too, the last
+ * the final norm and the head. */
+enum { CT_PLACES_MAX = 16 };
+typedef struct ct_place {
+    ct_device *device;
+    int index; /* its number in the backend */
+    int64_t first_layer, n_layers;
+    int64_t first_attention, n_attention; /* attention layers before it, in it */
+    int64_t weight_bytes;                 /* as held there */
+    int64_t state_bytes, block_bytes; /* its part of a sequence's recurrent state, of a KV block */
+} ct_place;
 
 /* One tensor of an architecture: where it goes when loading, how it is drawn when synthesised (with
  * standard deviation `scale` around `offset`). Exactly one of matrix and vector is set. */
@@ -64,7 +79,10 @@ typedef struct ct_tensor_spec {
     ct_matrix *matrix;    /* filled with the tensor as it is stored (cols: the last dimension) */
     const float **vector; /* filled with the tensor widened to f32 */
     bool expert;          /* of an expert: a token reads few of them */
+    int64_t layer;        /* that it is of, or -1 */
 } ct_tensor_spec;
+
+int64_t ct_tensor_count(const ct_tensor_spec *spec); /* elements */
 
 /* A list of tensor specs that grows. */
 typedef struct ct_tensor_list {
@@ -99,7 +117,8 @@ extern const ct_arch ct_arch_griffin, ct_arch_jamba;
 struct ct_model {
     const ct_arch *arch;
     const ct_ops *ops;
-    ct_device *device;
+    int n_places;
+    ct_place places[CT_PLACES_MAX];
     ct_compute compute;
     ct_dtype cache_dtype; /* of keys and values */
     int threads;
@@ -122,7 +141,7 @@ struct ct_model {
     bool described;                   /* ct_model_describe: there are no weights to compute with */
     void **owned;                     /* freed on close */
     size_t n_owned, owned_capacity;
-    void **placed; /* likewise in the backend's memory */
+    struct ct_placed *placed; /* likewise in the places' memory */
     size_t n_placed, placed_capacity;
 };
 
@@ -134,12 +153,6 @@ ct_status ct_model_hash(ct_model *model, ct_err *err) CT_CHECK;
  * they are not made, and no device is looked for but to name its class. */
 ct_status ct_model_describe(const char *dir, const ct_model_options *options, ct_model **out,
                             ct_err *err) CT_CHECK;
-/* The backend that a device's name stands for ("cpu", "ref", "cuda", "cuda:1"), and its number there. */
-ct_status ct_device_choose(const char *device, const ct_ops **out, int *index,
-                           ct_err *err) CT_CHECK;
-/* Bytes that states of sequences can take on a device with memory of its own, beside the weights and
- * the working memory of a session; -1: the model computes in the host's memory. */
-int64_t ct_model_free_bytes(const ct_model *model);
 
 /* What a model needs, in bytes, known before its weights are read. */
 typedef struct ct_model_needs {
@@ -150,13 +163,42 @@ typedef struct ct_model_needs {
 ct_model_needs ct_model_get_needs(const ct_model *model);
 /* Recurrent state and KV blocks of one sequence of so many tokens, in bytes. */
 int64_t ct_model_state_bytes(const ct_model *model, int64_t tokens);
-/* Working memory and scratch of a session for its longest pass, in bytes. */
+/* Working memory and scratch of a session for its longest pass, in bytes: on all places, on one. */
 int64_t ct_session_working_bytes(const ct_model *model);
+int64_t ct_place_working_bytes(const ct_model *model, int place);
 
 /* Zeroed memory that lives as long as the model, or NULL with err filled. */
 void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err);
-/* Likewise in the backend's memory; `what` is named by the error. */
-void *ct_model_place(ct_model *model, size_t bytes, const char *what, ct_err *err);
+/* Likewise in the memory of a place; `what` is named by the error. */
+void *ct_model_place(ct_model *model, int place, size_t bytes, const char *what, ct_err *err);
+
+/* ---- places (places.c) ---------------------------------------------------------------------- */
+
+/* The backend that a device's name stands for, and the numbers of its devices: "cpu", "ref", "cuda",
+ * "cuda:1"; "cuda:0+1", and for tests "cpu+cpu" and "ref+ref": the layers of a model spread over several. */
+typedef struct ct_device_choice {
+    const ct_ops *ops;
+    int n, index[CT_PLACES_MAX];
+} ct_device_choice;
+ct_status ct_device_choose(const char *device, ct_device_choice *out, ct_err *err) CT_CHECK;
+
+/* Splits n layers of so many bytes into stretches that follow one another, none empty, such that the largest
+ * is as small as can be; first[p]: stretch p's first layer. places <= n. */
+void ct_places_split(const int64_t *bytes, int64_t n, int places, int64_t *first);
+/* Spreads the layers over the model's places, once the types of all listed tensors are known. May add to the
+ * list what two places need. CT_ERR_VALUE if there are more places than layers. */
+ct_status ct_places_lay_out(ct_model *model, ct_tensor_list *tensors, ct_err *err) CT_CHECK;
+/* The place of a tensor, and its type in memory: matrices are bf16 on a device of its own that computes in
+ * it, which is what products would make of them. */
+int ct_tensor_place(const ct_model *model, const ct_tensor_spec *spec);
+ct_dtype ct_tensor_held(const ct_model *model, const ct_tensor_spec *spec);
+
+/* What a place's device can still give; a part of it where several places are on one device. */
+int64_t ct_place_free_bytes(const ct_model *model, int place);
+/* Bytes that states of sequences can take on devices with memory of their own, beside the weights and the
+ * working memory of a session: as many as fit on every place, whatever they are states of; -1: the model
+ * computes in the host's memory. */
+int64_t ct_model_free_bytes(const ct_model *model);
 
 /* ---- random weights (random.c) -------------------------------------------------------------- */
 
@@ -242,10 +284,13 @@ typedef struct ct_pass_row {
     ct_record_part part;
 } ct_pass_row;
 
+/* A pass visits the model's places in order; op, the batch's states and lists of blocks, keep and memory
+ * are those of the place at hand. */
 struct ct_pass {
     const ct_model *model;
     ct_op_ctx op;
     int64_t tokens;
+    int64_t n_wanted; /* tokens whose logits the last place makes */
     const ct_pass_row *rows;
     int64_t n_rows;
     const ct_seg *segs; /* [n_rows] */
@@ -254,7 +299,7 @@ struct ct_pass {
     const ct_attn_row *attn; /* [plan->n_runs], with the edits */
     const void **kv_spare;   /* room for one more list of blocks, as long as the longest */
     bool has_layer_means;    /* some run's edit takes its mean over the layer */
-    uint8_t *keep;           /* [attention layers, T, H] heads kept; NULL: no token selects any */
+    uint8_t *keep; /* [place's attention layers, T, H] heads kept; NULL: no token selects any */
     bool wants_entropy, wants_l2;
     bool records, wants_light;    /* some row records some token; has the light recorder */
     ct_attn_row *recorded;        /* room for plan->n_runs, if some row records */
@@ -271,8 +316,8 @@ float *ct_pass_floats(ct_pass *pass, size_t floats);
 
 /* ---- attention, for its mixer and for recordings --------------------------------------------- */
 
-/* Of the layer's keys (part 0) or values (part 1) in a block, in elements: a block holds all attention
- * layers, [attention layers, 2, 64, G, D]. */
+/* Of the layer's keys (part 0) or values (part 1) in a block, in elements: on each place a block holds all of
+ * its attention layers, [attention layers, 2, 64, G, D]. */
 int64_t ct_attn_kv_offset(const ct_layer *layer, const ct_model_info *info, int part);
 /* 1/sqrt(D). */
 float ct_attn_scale(const ct_model_info *info);
@@ -292,9 +337,10 @@ size_t ct_record_room(const ct_pass *pass);
 ct_status ct_record_layer(const ct_layer *layer, ct_pass *pass, const ct_attn_args *args,
                           const float *means, const uint8_t *keep, ct_err *err) CT_CHECK;
 /* Computes the weights that the recording of a request that has ended still lacks: those of the last
- * step of generation, as a pass of its own. `blocks` is room for the sequence's list of blocks. */
+ * step of generation, on one place, as a pass of its own. `blocks` is room for the sequence's list of blocks. */
 ct_status ct_record_settle(const ct_model *model, ct_op_ctx *op, const ct_sequence *sequence,
-                           const void **blocks, ct_recording *recording, ct_err *err) CT_CHECK;
+                           int place, const void **blocks, ct_recording *recording,
+                           ct_err *err) CT_CHECK;
 /* Likewise, with the session's memory and threads (step.c). */
 ct_status ct_session_settle(ct_session *session, const ct_sequence *sequence,
                             ct_recording *recording, ct_err *err) CT_CHECK;

@@ -45,56 +45,48 @@ ct_synth_tensor ct_random_tensor(const ct_tensor_spec *spec)
     return t;
 }
 
-static int64_t count_of(const ct_tensor_spec *spec)
-{
-    int64_t count = 1;
-    for (int i = 0; i < spec->rank; i++) count *= spec->shape[i];
-    return count;
-}
-
-/* Vectors are f32. Matrices are as stored, but bf16 on a device of its own that computes in it, as
- * matrices of files are there. */
-static ct_dtype held_as(const ct_model *model, const ct_tensor_spec *spec,
-                        const ct_random_weights *how)
-{
-    if (spec->vector) return CT_F32;
-    bool rounded = !model->ops->host_memory && model->compute == CT_COMPUTE_BF16;
-    return rounded ? CT_BF16 : how->dtype;
-}
-
-static ct_status check_room(const ct_model *model, const ct_tensor_list *tensors,
-                            const ct_random_weights *how, ct_err *err)
+/* On a device of its own each place must have room for its part, in the host's memory there is one room. */
+static ct_status check_room(const ct_model *model, const ct_tensor_list *tensors, ct_err *err)
 {
     enum { GRAIN = 512 }; /* what an allocation is rounded up to */
-    int64_t needed = 0;
+    bool host = model->ops->host_memory;
+    int64_t needed[CT_PLACES_MAX] = {0};
     for (size_t i = 0; i < tensors->n; i++) {
         const ct_tensor_spec *spec = &tensors->specs[i];
-        int64_t bytes = count_of(spec) * (int64_t)ct_dtype_bytes(held_as(model, spec, how));
-        needed += (bytes + GRAIN - 1) / GRAIN * GRAIN;
+        int64_t bytes =
+            ct_tensor_count(spec) * (int64_t)ct_dtype_bytes(ct_tensor_held(model, spec));
+        needed[host ? 0 : ct_tensor_place(model, spec)] += (bytes + GRAIN - 1) / GRAIN * GRAIN;
     }
-    int64_t available =
-        model->ops->host_memory ? ct_synth_host_memory() : model->ops->free_bytes(model->device);
-    if (needed <= available) return CT_OK;
-    return ct_fail(err, CT_ERR_MEMORY,
-                   "weights: expected %lld bytes of free memory on %s for %lld random parameters, "
-                   "got %lld",
-                   (long long)needed, model->ops->class_name(model->device),
-                   (long long)model->info.parameters, (long long)available);
+    for (int p = 0; p < (host ? 1 : model->n_places); p++) {
+        int64_t available = host ? ct_synth_host_memory() : ct_place_free_bytes(model, p);
+        char where[48] = "";
+        if (needed[p] <= available) continue;
+        if (model->n_places > 1 && !host)
+            snprintf(where, sizeof where, ", place %d of %d (number %d)", p + 1, model->n_places,
+                     model->places[p].index);
+        return ct_fail(err, CT_ERR_MEMORY,
+                       "weights: expected %lld bytes of free memory on %s%s for %lld random "
+                       "parameters, got %lld",
+                       (long long)needed[p], model->ops->class_name(model->places[p].device), where,
+                       (long long)model->info.parameters, (long long)available);
+    }
+    return CT_OK;
 }
 
 static ct_status make(ct_model *model, const ct_tensor_spec *spec, const ct_random_weights *how,
                       ct_err *err)
 {
     ct_synth_tensor tensor = ct_random_tensor(spec);
+    int place = ct_tensor_place(model, spec);
     ct_random_fill fill = {.seed = how->seed,
                            .stream = ct_synth_stream(spec->name),
-                           .count = count_of(spec),
+                           .count = ct_tensor_count(spec),
                            .scale = tensor.scale,
                            .offset = tensor.offset,
                            .stored = how->dtype,
-                           .held = held_as(model, spec, how)};
+                           .held = ct_tensor_held(model, spec)};
     size_t bytes = (size_t)fill.count * ct_dtype_bytes(fill.held);
-    void *to = ct_model_place(model, bytes, spec->name, err);
+    void *to = ct_model_place(model, place, bytes, spec->name, err);
     if (!to) return CT_ERR_MEMORY;
     if (spec->vector) {
         *spec->vector = to;
@@ -102,7 +94,7 @@ static ct_status make(ct_model *model, const ct_tensor_spec *spec, const ct_rand
         spec->matrix->data = to;
         spec->matrix->dtype = fill.held;
     }
-    return model->ops->fill_random(model->device, to, &fill, err);
+    return model->ops->fill_random(model->places[place].device, to, &fill, err);
 }
 
 ct_status ct_random_fill_all(ct_model *model, const ct_tensor_list *tensors,
@@ -113,10 +105,11 @@ ct_status ct_random_fill_all(ct_model *model, const ct_tensor_list *tensors,
             err, CT_ERR_UNSUPPORTED,
             "device %s: operation fill_random, which random weights need, is missing there",
             model->ops->name);
-    ct_status st = check_room(model, tensors, how, err);
+    ct_status st = check_room(model, tensors, err);
     for (size_t i = 0; st == CT_OK && i < tensors->n; i++)
         st = make(model, &tensors->specs[i], how, err);
-    if (st == CT_OK && model->ops->sync) st = model->ops->sync(model->device, err);
+    for (int p = 0; st == CT_OK && model->ops->sync && p < model->n_places; p++)
+        st = model->ops->sync(model->places[p].device, err);
     return st;
 }
 

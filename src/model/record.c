@@ -32,7 +32,7 @@ static float mean_on_needle(const ct_attn_row *row, int64_t begin, int64_t end, 
 }
 
 /* Keeps the query of a run's last token, from which ct_record_settle computes its weights. */
-static ct_status keep_query(const ct_pass *pass, ct_recording *recording, int64_t place,
+static ct_status keep_query(const ct_pass *pass, ct_recording *recording, int64_t nth,
                             const ct_attn_args *args, const ct_attn_row *row,
                             const ct_edit_run *run, ct_stage stage, const float *mean, ct_err *err)
 {
@@ -46,13 +46,13 @@ static ct_status keep_query(const ct_pass *pass, ct_recording *recording, int64_
     query->row.n_light = 0;
     query->has_means = run->mean_per_layer;
     if (run->mean_per_layer) {
-        query->means[place] = *mean;
+        query->means[nth] = *mean;
         ct_attn_mean_positions(row, stage, &query->mean_begin, &query->mean_end);
     }
-    if (place == 0 && run->mode != CT_WEIGHTS_KEEP)
+    if (nth == 0 && run->mode != CT_WEIGHTS_KEEP)
         memcpy(query->marked, row->marked, (size_t)row->marked_count);
     query->row.marked = query->marked;
-    return pass->model->ops->read(pass->model->device, query->q + place * size,
+    return pass->model->ops->read(pass->op.device, query->q + nth * size,
                                   args->q + (row->seg.first + last) * size,
                                   (size_t)size * sizeof *args->q, err);
 }
@@ -88,7 +88,7 @@ static ct_status take(const ct_pass *pass, float **room, const void *from, size_
     float *to = from ? *room : NULL;
     memcpy(taken, &to, sizeof to);
     *room += from ? (bytes + sizeof **room - 1) / sizeof **room : 0;
-    return from ? pass->model->ops->read(pass->model->device, to, from, bytes, err) : CT_OK;
+    return from ? pass->model->ops->read(pass->op.device, to, from, bytes, err) : CT_OK;
 }
 
 static ct_status read_layer(const ct_pass *pass, const ct_attn_args *args, const float *means,
@@ -116,9 +116,9 @@ done:
 enum { WEIGHTS_BYTES = 64 << 20 }; /* of another memory at once, or one token's */
 
 /* Within a pass: until what was asked of the backend's memory is there for its operations. */
-static ct_status wait_for_memory(const ct_model *model, ct_err *err)
+static ct_status wait_for_memory(const ct_model *model, const ct_op_ctx *op, ct_err *err)
 {
-    return model->ops->sync ? model->ops->sync(model->device, err) : CT_OK;
+    return model->ops->sync ? model->ops->sync(op->device, err) : CT_OK;
 }
 
 /* The weights of some tokens of a row, [H, keys] each, by way of the backend's memory, which is new and so
@@ -130,20 +130,20 @@ static ct_status bring_weights(const ct_model *model, ct_op_ctx *op, const ct_at
     const ct_ops *ops = model->ops;
     int64_t size = args->heads * to->keys, count = args->rows->seg.count;
     size_t bytes = (size_t)size * sizeof(float);
-    float *room = ops->alloc(model->device, (size_t)count * 2 * bytes);
+    float *room = ops->alloc(op->device, (size_t)count * 2 * bytes);
     if (!room) return ct_fail_memory(err, "recorded weights", (size_t)count * 2 * bytes);
     const ct_weights_out out = {room, to->after ? room + count * size : NULL, to->keys, size};
-    CT_TRY(wait_for_memory(model, err));
+    CT_TRY(wait_for_memory(model, op, err));
     CT_TRY(ops->attention_weights(op, args, &out, err));
     for (int64_t t = 0; t < count; t++) {
-        CT_TRY(ops->read(model->device, to->before + t * to->stride, out.before + t * size, bytes,
+        CT_TRY(ops->read(op->device, to->before + t * to->stride, out.before + t * size, bytes,
                          err));
         if (to->after)
-            CT_TRY(ops->read(model->device, to->after + t * to->stride, out.after + t * size, bytes,
+            CT_TRY(ops->read(op->device, to->after + t * to->stride, out.after + t * size, bytes,
                              err));
     }
 done:
-    ops->free(model->device, room);
+    ops->free(op->device, room);
     return st;
 }
 
@@ -174,7 +174,7 @@ static ct_status weigh(const ct_model *model, ct_op_ctx *op, const ct_attn_args 
 
 /* Asks for the weights of the recorded tokens of one run; n: how many runs asked so far. */
 static ct_status ask_weights(const ct_pass *pass, const ct_pass_row *row, size_t index,
-                             int64_t place, const ct_attn_args *args, const float *means,
+                             int64_t nth, const ct_attn_args *args, const float *means,
                              int64_t *n, ct_err *err)
 {
     ct_recording *recording = row->recording;
@@ -182,10 +182,10 @@ static ct_status ask_weights(const ct_pass *pass, const ct_pass_row *row, size_t
     const ct_attn_row *attn = &pass->attn[index];
     int64_t first, count = ct_record_tokens(row, run, &first);
     if (row->stage == CT_STAGE_GENERATION && recording->query.q)
-        return keep_query(pass, recording, place, args, attn, run, row->stage,
+        return keep_query(pass, recording, nth, args, attn, run, row->stage,
                           means ? &means[index] : NULL, err);
     int64_t at = row->part.row + run->offset + first - row->part.first;
-    ct_weights_out out = ct_recording_room(recording, row->stage, at, place);
+    ct_weights_out out = ct_recording_room(recording, row->stage, at, nth);
     if (run->mean_per_layer) {
         int64_t begin, end;
         ct_attn_mean_positions(attn, row->stage, &begin, &end);
@@ -201,7 +201,7 @@ static ct_status ask_weights(const ct_pass *pass, const ct_pass_row *row, size_t
 }
 
 /* Notes the recorded tokens of one run. */
-static void note_values(const ct_pass *pass, const ct_pass_row *row, size_t index, int64_t place,
+static void note_values(const ct_pass *pass, const ct_pass_row *row, size_t index, int64_t nth,
                         int64_t heads, const layer_values *found)
 {
     const ct_edit_run *run = &pass->plan->runs[index];
@@ -221,7 +221,7 @@ static void note_values(const ct_pass *pass, const ct_pass_row *row, size_t inde
                     mean_on_needle(attn, begin, end, found->means[index]);
         }
         ct_recording_note(row->recording, row->stage,
-                          row->part.row + run->offset + t - row->part.first, place, &values);
+                          row->part.row + run->offset + t - row->part.first, nth, &values);
     }
 }
 
@@ -234,16 +234,16 @@ ct_status ct_record_layer(const ct_layer *layer, ct_pass *pass, const ct_attn_ar
     bool read = false; /* other layers are not recorded */
     for (int64_t r = 0; r < pass->n_rows; r++) {
         const ct_pass_row *row = &pass->rows[r];
-        int64_t place = row->part.count ? ct_recording_layer(row->recording, layer->index) : -1;
-        if (place < 0) continue;
+        int64_t nth = row->part.count ? ct_recording_layer(row->recording, layer->index) : -1;
+        if (nth < 0) continue;
         if (!read) CT_TRY(read_layer(pass, args, means, keep, &found, err));
         read = true;
         for (size_t i = row->first_run; i < row->first_run + row->n_runs; i++) {
             int64_t first;
             if (ct_record_tokens(row, &pass->plan->runs[i], &first) == 0) continue;
-            note_values(pass, row, i, place, args->heads, &found);
+            note_values(pass, row, i, nth, args->heads, &found);
             if (row->recording->what & CT_RECORD_WEIGHTS)
-                CT_TRY(ask_weights(pass, row, i, place, args, found.means, &n, err));
+                CT_TRY(ask_weights(pass, row, i, nth, args, found.means, &n, err));
         }
     }
     if (n == 0) return CT_OK;
@@ -259,15 +259,15 @@ done:
 
 /* One layer's; q is room for a query in the backend's memory. */
 static ct_status settle_layer(const ct_model *model, ct_op_ctx *op, const ct_batch *batch,
-                              ct_recording *recording, int64_t place, float *q, ct_err *err)
+                              ct_recording *recording, int64_t nth, float *q, ct_err *err)
 {
     ct_record_query *query = &recording->query;
     const ct_model_info *info = &model->info;
-    const ct_layer *layer = &model->layers[recording->layers[place]];
+    const ct_layer *layer = &model->layers[recording->layers[nth]];
     int64_t size = info->heads * info->head_dim;
-    ct_weights_out out = ct_recording_room(recording, CT_STAGE_GENERATION, 0, place);
+    ct_weights_out out = ct_recording_room(recording, CT_STAGE_GENERATION, 0, nth);
     if (query->has_means) {
-        write_mean_weights(&query->row, query->mean_begin, query->mean_end, query->means[place],
+        write_mean_weights(&query->row, query->mean_begin, query->mean_end, query->means[nth],
                            info->heads, out.keys, out.after);
         out.after = NULL;
     }
@@ -284,45 +284,49 @@ static ct_status settle_layer(const ct_model *model, ct_op_ctx *op, const ct_bat
         .batch = batch,
     };
     ct_status st =
-        model->ops->write(model->device, q, query->q + place * size, (size_t)size * sizeof *q, err);
-    if (st == CT_OK) st = wait_for_memory(model, err);
+        model->ops->write(op->device, q, query->q + nth * size, (size_t)size * sizeof *q, err);
+    if (st == CT_OK) st = wait_for_memory(model, op, err);
     return st == CT_OK ? weigh(model, op, &args, &out, err) : st;
 }
 
+/* The recorded layers of one place. */
 ct_status ct_record_settle(const ct_model *model, ct_op_ctx *op, const ct_sequence *sequence,
-                           const void **blocks, ct_recording *recording, ct_err *err)
+                           int place, const void **blocks, ct_recording *recording, ct_err *err)
 {
     ct_record_query *query = &recording->query;
     const ct_model_info *info = &model->info;
     const int32_t id = 0; /* of a token that is not computed */
+    int64_t n = 0;
     bool begun = false, replayed;
     ct_status st = CT_OK;
-    if (!query->there) return CT_OK;
-    query->there = false;
+    for (int64_t l = 0; l < recording->n_layers; l++)
+        n += model->layers[recording->layers[l]].place == place;
+    if (!query->there || n == 0) return CT_OK;
     query->row.k = query->row.v = blocks;
-    for (int64_t b = 0; b < sequence->n_blocks; b++)
-        blocks[b] = sequence->blocks[b] ? sequence->blocks[b]->data : NULL;
+    ct_sequence_list_blocks(sequence, place, blocks);
+    float *state = sequence->fixed[place];
     ct_batch batch = {.tokens = 1,
                       .n_segs = 1,
                       .n_runs = 1,
                       .ids = &id,
                       .segs = &query->row.seg,
-                      .states = &sequence->fixed,
+                      .states = &state,
                       .runs = &query->row,
                       .vocab = info->vocab,
                       .kv_width = info->kv_heads * info->head_dim};
     size_t bytes = (size_t)(info->heads * info->head_dim) * sizeof(float);
-    float *q = model->ops->alloc(model->device, bytes);
+    float *q = model->ops->alloc(op->device, bytes);
     if (!q) return ct_fail_memory(err, "a recorded query", bytes);
     CT_TRY(model->ops->begin(op, &batch, q, 0, &replayed, err));
     begun = true;
-    for (int64_t place = 0; place < recording->n_layers; place++)
-        CT_TRY(settle_layer(model, op, &batch, recording, place, q, err));
+    for (int64_t l = 0; l < recording->n_layers; l++)
+        if (model->layers[recording->layers[l]].place == place)
+            CT_TRY(settle_layer(model, op, &batch, recording, l, q, err));
 done:
     if (begun) {
         ct_status ended = model->ops->end(op, &batch, st == CT_OK ? err : NULL);
         if (st == CT_OK) st = ended;
     }
-    model->ops->free(model->device, q);
+    model->ops->free(op->device, q);
     return st;
 }

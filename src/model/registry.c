@@ -1,6 +1,6 @@
 /* registry.c - the architectures, and opening and closing a model.
  *
- * Owns the choice of architecture and backend, the loading of listed tensors, and what
+ * Owns the choice of architecture, the loading of listed tensors, and what
  * ct_model_info says. A new architecture is one line here.
  */
 #include <errno.h>
@@ -35,20 +35,25 @@ static ct_status own(ct_model *model, void *memory, ct_err *err)
     return CT_OK;
 }
 
-/* Likewise what came from the backend's alloc. */
-static ct_status own_placed(ct_model *model, void *memory, ct_err *err)
+/* Memory that came from a place's device. */
+struct ct_placed {
+    void *memory;
+    int place;
+};
+
+static ct_status own_placed(ct_model *model, int place, void *memory, ct_err *err)
 {
     if (model->n_placed == model->placed_capacity) {
         size_t capacity = model->placed_capacity ? model->placed_capacity * 2 : 64;
-        void **placed = realloc(model->placed, capacity * sizeof *placed);
+        struct ct_placed *placed = realloc(model->placed, capacity * sizeof *placed);
         if (!placed) {
-            model->ops->free(model->device, memory);
+            model->ops->free(model->places[place].device, memory);
             return ct_fail_memory(err, "model", capacity * sizeof *placed);
         }
         model->placed = placed;
         model->placed_capacity = capacity;
     }
-    model->placed[model->n_placed++] = memory;
+    model->placed[model->n_placed++] = (struct ct_placed){memory, place};
     return CT_OK;
 }
 
@@ -62,14 +67,14 @@ void *ct_model_alloc(ct_model *model, size_t bytes, ct_err *err)
     return own(model, memory, err) == CT_OK ? memory : NULL;
 }
 
-void *ct_model_place(ct_model *model, size_t bytes, const char *what, ct_err *err)
+void *ct_model_place(ct_model *model, int place, size_t bytes, const char *what, ct_err *err)
 {
-    void *memory = model->ops->alloc(model->device, bytes);
+    void *memory = model->ops->alloc(model->places[place].device, bytes);
     if (!memory) {
         ct_fail_memory(err, what, bytes);
         return NULL;
     }
-    return own_placed(model, memory, err) == CT_OK ? memory : NULL;
+    return own_placed(model, place, memory, err) == CT_OK ? memory : NULL;
 }
 
 ct_tensor_spec *ct_tensor_list_add(ct_tensor_list *list, ct_err *err, int rank,
@@ -87,7 +92,7 @@ ct_tensor_spec *ct_tensor_list_add(ct_tensor_list *list, ct_err *err, int rank,
         list->capacity = capacity;
     }
     ct_tensor_spec *spec = &list->specs[list->n++];
-    *spec = (ct_tensor_spec){.rank = rank, .scale = scale, .offset = offset};
+    *spec = (ct_tensor_spec){.rank = rank, .scale = scale, .offset = offset, .layer = -1};
     memcpy(spec->shape, shape, (size_t)rank * sizeof *shape);
     va_list ap;
     va_start(ap, fmt);
@@ -129,33 +134,6 @@ static ct_status choose_arch(const json_t *config, const char *where, const ct_a
                    architecture ? architecture : type);
 }
 
-ct_status ct_device_choose(const char *device, const ct_ops **out, int *index, ct_err *err)
-{
-    *index = 0;
-    if (!device || strcmp(device, "cpu") == 0) {
-        *out = ct_ops_cpu();
-    } else if (strcmp(device, "ref") == 0) {
-        *out = ct_ops_ref();
-    } else if (strncmp(device, "cuda", 4) == 0 && (!device[4] || device[4] == ':')) {
-        char *end = NULL;
-        long number = device[4] ? strtol(device + 5, &end, 10) : 0;
-        if (device[4] && (end == device + 5 || *end || number < 0 || number > 1024))
-            return ct_fail(err, CT_ERR_USAGE, "device: expected cuda or cuda:N, got \"%s\"",
-                           device);
-        *out = ct_ops_cuda();
-        *index = (int)number;
-        if (!*out)
-            return ct_fail(err, CT_ERR_UNSUPPORTED,
-                           "device: this cortado was built without CUDA (cmake -DCT_CUDA=ON needs "
-                           "the CUDA toolkit); expected cpu or ref, got \"%s\"",
-                           device);
-    } else {
-        return ct_fail(err, CT_ERR_USAGE, "device: expected cpu, cuda, cuda:N or ref, got \"%s\"",
-                       device);
-    }
-    return CT_OK;
-}
-
 static ct_status check_needs(const ct_ops *ops, const ct_op_need *needs, size_t n, const char *who,
                              ct_err *err)
 {
@@ -172,13 +150,15 @@ static ct_status check_needs(const ct_ops *ops, const ct_op_need *needs, size_t 
 
 ct_status ct_model_check_ops(const ct_model *model, ct_err *err)
 {
-    static const ct_op_need top[] = {
-        CT_NEEDS(class_name),    CT_NEEDS(choose_compute), CT_NEEDS(cache_dtype),
-        CT_NEEDS(scratch_bytes), CT_NEEDS(open),           CT_NEEDS(close),
-        CT_NEEDS(alloc),         CT_NEEDS(free),           CT_NEEDS(write),
-        CT_NEEDS(read),          CT_NEEDS(copy),           CT_NEEDS(begin),
-        CT_NEEDS(end),           CT_NEEDS(embed),          CT_NEEDS(rms_norm),
-        CT_NEEDS(pick),          CT_NEEDS(logits)};
+    static const ct_op_need top[] = {CT_NEEDS(class_name),  CT_NEEDS(choose_compute),
+                                     CT_NEEDS(cache_dtype), CT_NEEDS(scratch_bytes),
+                                     CT_NEEDS(open),        CT_NEEDS(close),
+                                     CT_NEEDS(alloc),       CT_NEEDS(free),
+                                     CT_NEEDS(write),       CT_NEEDS(read),
+                                     CT_NEEDS(copy),        CT_NEEDS(transfer),
+                                     CT_NEEDS(begin),       CT_NEEDS(end),
+                                     CT_NEEDS(embed),       CT_NEEDS(rms_norm),
+                                     CT_NEEDS(pick),        CT_NEEDS(logits)};
     ct_status st = check_needs(model->ops, top, sizeof top / sizeof *top, "every model", err);
     for (int64_t i = 0; st == CT_OK && i < model->info.layers; i++) {
         const ct_layer_kind *kinds[] = {model->layers[i].mixer_kind, model->layers[i].ffn_kind};
@@ -192,13 +172,6 @@ ct_status ct_model_check_ops(const ct_model *model, ct_err *err)
 }
 
 /* ---- loading --------------------------------------------------------------------------------- */
-
-static int64_t spec_count(const ct_tensor_spec *spec)
-{
-    int64_t count = 1;
-    for (int i = 0; i < spec->rank; i++) count *= spec->shape[i];
-    return count;
-}
 
 /* Fills in a matrix's shape, and enters it in what is said of the whole. */
 static void note_matrix(ct_model *model, const ct_tensor_spec *spec, int64_t count)
@@ -219,7 +192,7 @@ static void note_matrix(ct_model *model, const ct_tensor_spec *spec, int64_t cou
 
 static ct_status load_tensor(ct_model *model, const ct_tensor_spec *spec, ct_err *err)
 {
-    int64_t count = spec_count(spec);
+    int64_t count = ct_tensor_count(spec);
     model->info.parameters += count;
     if (spec->vector) {
         float *values = NULL;
@@ -242,7 +215,7 @@ void ct_random_describe(ct_model *model, const ct_tensor_list *tensors,
 {
     for (size_t t = 0; t < tensors->n; t++) {
         const ct_tensor_spec *spec = &tensors->specs[t];
-        int64_t count = spec_count(spec);
+        int64_t count = ct_tensor_count(spec);
         model->info.parameters += count;
         if (spec->vector) {
             model->info.weight_bytes += count * (int64_t)sizeof(float);
@@ -253,25 +226,25 @@ void ct_random_describe(ct_model *model, const ct_tensor_list *tensors,
     }
 }
 
-/* Takes a loaded tensor over into the backend's memory. Matrices become bf16 where products are in
- * bf16, which is what products would make of them. */
+/* Takes a loaded tensor over into the memory of its place. */
 static ct_status upload(ct_model *model, ct_tensor_spec *spec, ct_err *err)
 {
-    int64_t count = spec_count(spec);
+    int64_t count = ct_tensor_count(spec);
+    int place = ct_tensor_place(model, spec);
     const void *from = spec->vector ? (const void *)*spec->vector : spec->matrix->data;
-    ct_dtype dtype = spec->vector ? CT_F32 : spec->matrix->dtype;
+    ct_dtype dtype = ct_tensor_held(model, spec);
     uint16_t *rounded = NULL;
-    if (!spec->vector && model->compute == CT_COMPUTE_BF16 && dtype != CT_BF16) {
+    if (!spec->vector && dtype != spec->matrix->dtype) {
         rounded = malloc((size_t)count * sizeof *rounded);
         if (!rounded) return ct_fail_memory(err, "weights", (size_t)count * sizeof *rounded);
         for (int64_t i = 0; i < count; i++)
-            rounded[i] = ct_f32_to_bf16(ct_dtype_get(from, dtype, i));
+            rounded[i] = ct_f32_to_bf16(ct_dtype_get(from, spec->matrix->dtype, i));
         from = rounded;
-        dtype = CT_BF16;
     }
     size_t bytes = (size_t)count * ct_dtype_bytes(dtype);
-    void *to = ct_model_place(model, bytes, spec->name, err);
-    ct_status st = to ? model->ops->write(model->device, to, from, bytes, err) : CT_ERR_MEMORY;
+    void *to = ct_model_place(model, place, bytes, spec->name, err);
+    ct_status st =
+        to ? model->ops->write(model->places[place].device, to, from, bytes, err) : CT_ERR_MEMORY;
     free(rounded);
     if (st != CT_OK) return st;
     if (spec->vector) {
@@ -308,30 +281,17 @@ static ct_status read_id(const json_t *config, const char *key, int64_t vocab, c
     return st;
 }
 
-/* What follows from the layers: their counts, the place of each one's state. */
-static void lay_out(ct_model *model)
+/* What follows from the layers: their counts. */
+static void count_layers(ct_model *model)
 {
     ct_model_info *info = &model->info;
-    int64_t state = 0;
     for (int64_t i = 0; i < info->layers; i++) {
         ct_layer *layer = &model->layers[i];
         bool attends = layer->mixer_kind == &ct_kind_attention;
         layer->attention_index = attends ? info->attention_layers : -1;
         info->attention_layers += attends;
         info->recurrent_layers += !attends;
-        layer->state_offset = state;
-        state += layer->state_floats;
     }
-    info->state_bytes_fixed = state * (int64_t)sizeof(float);
-}
-
-/* What follows from the arithmetic: the cache's type and with it a block's size. */
-static void lay_out_cache(ct_model *model)
-{
-    ct_model_info *info = &model->info;
-    model->cache_dtype = model->ops->cache_dtype(model->compute);
-    info->state_bytes_per_block = info->attention_layers * 2 * CT_KV_BLOCK * info->kv_heads *
-                                  info->head_dim * (int64_t)ct_dtype_bytes(model->cache_dtype);
 }
 
 static void choose_compute(ct_model *model, ct_compute_choice choice)
@@ -361,7 +321,9 @@ static ct_status configure(ct_model *model, const json_t *config, const char *wh
     CT_TRY(read_id(config, "bos_token_id", info->vocab, where, &info->bos, err));
     CT_TRY(read_id(config, "eos_token_id", info->vocab, where, &info->eos, err));
     CT_TRY(read_id(config, "pad_token_id", info->vocab, where, &info->pad, err));
-    lay_out(model);
+    count_layers(model);
+    model->tied = true;
+    for (size_t i = 0; i < tensors->n; i++) model->tied &= tensors->specs[i].matrix != &model->head;
 done:
     return st;
 }
@@ -408,25 +370,32 @@ static ct_status check_folder(const char *dir, ct_err *err)
     return CT_OK;
 }
 
-/* Weights of a folder, mapped, and taken over to the backend if its memory is another. */
-static ct_status load_weights(ct_model *model, const char *dir, const ct_tensor_list *tensors,
-                              const ct_model_options *options, int device_index, bool describe,
-                              ct_err *err)
+static ct_status open_places(ct_model *model, ct_err *err)
+{
+    ct_status st = CT_OK;
+    for (int p = 0; p < model->n_places && st == CT_OK; p++)
+        st = model->ops->open(model->places[p].index, &model->places[p].device, err);
+    return st;
+}
+
+/* Weights of a folder, mapped, and taken over to the places if their memory is another. */
+static ct_status load_weights(ct_model *model, const char *dir, ct_tensor_list *tensors,
+                              const ct_model_options *options, bool describe, ct_err *err)
 {
     ct_status st;
     CT_TRY(ct_folder_open(dir, &model->folder, err));
     for (size_t i = 0; i < tensors->n; i++) CT_TRY(load_tensor(model, &tensors->specs[i], err));
     choose_compute(model, options->compute);
-    CT_TRY(model->ops->open(device_index, &model->device, err));
+    CT_TRY(ct_places_lay_out(model, tensors, err));
+    CT_TRY(open_places(model, err));
     for (size_t i = 0; i < tensors->n && !model->ops->host_memory && !describe; i++)
         CT_TRY(upload(model, &tensors->specs[i], err));
 done:
     return st;
 }
 
-static ct_status make_weights(ct_model *model, const json_t *config, const ct_tensor_list *tensors,
-                              const ct_model_options *options, int device_index, bool describe,
-                              ct_err *err)
+static ct_status make_weights(ct_model *model, const json_t *config, ct_tensor_list *tensors,
+                              const ct_model_options *options, bool describe, ct_err *err)
 {
     ct_status st;
     ct_random_weights how;
@@ -434,7 +403,8 @@ static ct_status make_weights(ct_model *model, const json_t *config, const ct_te
     ct_random_describe(model, tensors, &how);
     choose_compute(model, options->compute);
     CT_TRY(ct_random_hash(model, config, tensors, &how, err));
-    CT_TRY(model->ops->open(device_index, &model->device, err));
+    CT_TRY(ct_places_lay_out(model, tensors, err));
+    CT_TRY(open_places(model, err));
     if (!describe) CT_TRY(ct_random_fill_all(model, tensors, &how, err));
 done:
     return st;
@@ -451,8 +421,11 @@ static ct_status open_model(const char *dir, const ct_model_options *options, bo
     char *where = ct_strf(err, "%s/config.json", dir);
     ct_model *model = calloc(1, sizeof *model);
     if (!model || !where) CT_TRY(ct_fail_memory(err, "model", sizeof *model));
-    int device_index = 0;
-    CT_TRY(ct_device_choose(options->device, &model->ops, &device_index, err));
+    ct_device_choice device;
+    CT_TRY(ct_device_choose(options->device, &device, err));
+    model->ops = device.ops;
+    model->n_places = device.n;
+    for (int p = 0; p < device.n; p++) model->places[p].index = device.index[p];
     if (options->threads < 0 || options->window_visible < 0 ||
         options->window_visible > (int64_t)INT32_MAX + 1)
         CT_TRY(
@@ -469,13 +442,10 @@ static ct_status open_model(const char *dir, const ct_model_options *options, bo
     CT_TRY(ct_model_check_ops(model, err));
 
     model->described = describe;
-    CT_TRY(options->weights
-               ? make_weights(model, config, &tensors, options, device_index, describe, err)
-               : load_weights(model, dir, &tensors, options, device_index, describe, err));
-    lay_out_cache(model);
-    model->tied = !model->head.rows;
-    if (model->tied) model->head = model->embed;
-    model->info.backend = model->ops->class_name(model->device);
+    CT_TRY(options->weights ? make_weights(model, config, &tensors, options, describe, err)
+                            : load_weights(model, dir, &tensors, options, describe, err));
+    if (!model->head.rows) model->head = model->embed;
+    model->info.backend = model->ops->class_name(model->places[0].device);
     *out = model;
     model = NULL;
 done:
@@ -529,9 +499,11 @@ void ct_model_close(ct_model *model)
     if (model->folder) ct_folder_close(model->folder);
     for (size_t i = 0; i < model->n_owned; i++) free(model->owned[i]);
     free(model->owned);
-    for (size_t i = 0; i < model->n_placed; i++) model->ops->free(model->device, model->placed[i]);
+    for (size_t i = 0; i < model->n_placed; i++)
+        model->ops->free(model->places[model->placed[i].place].device, model->placed[i].memory);
     free(model->placed);
-    if (model->device) model->ops->close(model->device);
+    for (int p = 0; p < model->n_places; p++)
+        if (model->places[p].device) model->ops->close(model->places[p].device);
     free(model);
 }
 
@@ -548,14 +520,6 @@ ct_model_needs ct_model_get_needs(const ct_model *model)
         needs.read_per_token -= (model->embed.rows - 1) * model->embed.cols *
                                 (int64_t)ct_dtype_bytes(model->embed.dtype);
     return needs;
-}
-
-int64_t ct_model_free_bytes(const ct_model *model)
-{
-    if (model->ops->host_memory) return -1;
-    int64_t bytes = model->ops->free_bytes(model->device) - ct_session_working_bytes(model);
-    if (model->described) bytes -= model->info.weight_bytes;
-    return bytes > 0 ? bytes : 0;
 }
 
 int64_t ct_model_state_bytes(const ct_model *model, int64_t tokens)

@@ -4,24 +4,32 @@
 #include <stdlib.h>
 
 #include "base/err.h"
-#include "model/model.h"
+
+static void block_free(const ct_model *model, ct_kv_block *block)
+{
+    for (int p = 0; p < model->n_places; p++)
+        model->ops->free(model->places[p].device, block->data[p]);
+    free(block);
+}
 
 static void block_release(const ct_model *model, ct_kv_block *block)
 {
-    if (!block || atomic_fetch_sub(&block->references, 1) != 1) return;
-    model->ops->free(model->device, block->data);
-    free(block);
+    if (block && atomic_fetch_sub(&block->references, 1) == 1) block_free(model, block);
 }
 
 /* Positions not yet written are never visible, but a kernel may load a whole block and mask it: what
  * it loads must be finite, and alloc gives zeros. */
 static ct_status block_new(const ct_model *model, ct_kv_block **out, ct_err *err)
 {
-    size_t bytes = (size_t)model->info.state_bytes_per_block;
-    ct_kv_block *block = malloc(sizeof *block);
-    if (block) block->data = model->ops->alloc(model->device, bytes);
-    if (!block || !block->data) {
-        free(block);
+    size_t n = (size_t)model->n_places;
+    ct_kv_block *block = calloc(1, sizeof *block + n * sizeof *block->data);
+    if (!block) return ct_fail_memory(err, "KV block", sizeof *block);
+    for (size_t p = 0; p < n; p++) {
+        size_t bytes = (size_t)model->places[p].block_bytes;
+        if (bytes == 0) continue;
+        block->data[p] = model->ops->alloc(model->places[p].device, bytes);
+        if (block->data[p]) continue;
+        block_free(model, block);
         return ct_fail_memory(err, "KV block", bytes);
     }
     atomic_init(&block->references, 1);
@@ -33,11 +41,12 @@ ct_status ct_sequence_new(const ct_model *model, ct_sequence **out, ct_err *err)
 {
     ct_sequence *s = calloc(1, sizeof *s);
     if (!s) return ct_fail_memory(err, "sequence", sizeof *s);
-    size_t bytes = (size_t)model->info.state_bytes_fixed;
     s->model = model;
-    s->fixed = model->ops->alloc(model->device, bytes);
-    if (!s->fixed) {
-        free(s);
+    for (int p = 0; p < model->n_places; p++) {
+        size_t bytes = (size_t)model->places[p].state_bytes;
+        s->fixed[p] = model->ops->alloc(model->places[p].device, bytes);
+        if (s->fixed[p]) continue;
+        ct_sequence_free(s);
         return ct_fail_memory(err, "recurrent state", bytes);
     }
     *out = s;
@@ -62,8 +71,11 @@ ct_status ct_sequence_fork(const ct_sequence *sequence, ct_sequence **out, ct_er
     s->n_blocks = s->capacity = sequence->n_blocks;
     s->first_block = sequence->first_block;
     s->position = sequence->position;
-    s->model->ops->copy(s->model->device, s->fixed, sequence->fixed,
-                        (size_t)s->model->info.state_bytes_fixed);
+    for (int p = 0; p < s->model->n_places; p++) {
+        const ct_place *place = &s->model->places[p];
+        s->model->ops->copy(place->device, s->fixed[p], sequence->fixed[p],
+                            (size_t)place->state_bytes);
+    }
     *out = s;
     return CT_OK;
 }
@@ -74,7 +86,8 @@ void ct_sequence_free(ct_sequence *sequence)
     for (int64_t i = 0; i < sequence->n_blocks; i++)
         block_release(sequence->model, sequence->blocks[i]);
     free(sequence->blocks);
-    sequence->model->ops->free(sequence->model->device, sequence->fixed);
+    for (int p = 0; p < sequence->model->n_places; p++)
+        sequence->model->ops->free(sequence->model->places[p].device, sequence->fixed[p]);
     free(sequence);
 }
 
@@ -91,14 +104,24 @@ int64_t ct_sequence_bytes(const ct_sequence *sequence)
            live * sequence->model->info.state_bytes_per_block;
 }
 
+void ct_sequence_list_blocks(const ct_sequence *sequence, int place, const void **list)
+{
+    for (int64_t b = 0; b < sequence->n_blocks; b++)
+        list[b] = sequence->blocks[b] ? sequence->blocks[b]->data[place] : NULL;
+}
+
 ct_status ct_sequence_own_block(ct_sequence *s, int64_t block, ct_err *err)
 {
     if (atomic_load(&s->blocks[block]->references) == 1) return CT_OK;
     ct_kv_block *copy = NULL;
     ct_status st = block_new(s->model, &copy, err);
     if (st != CT_OK) return st;
-    s->model->ops->copy(s->model->device, copy->data, s->blocks[block]->data,
-                        (size_t)s->model->info.state_bytes_per_block);
+    for (int p = 0; p < s->model->n_places; p++) {
+        const ct_place *place = &s->model->places[p];
+        if (place->block_bytes > 0)
+            s->model->ops->copy(place->device, copy->data[p], s->blocks[block]->data[p],
+                                (size_t)place->block_bytes);
+    }
     block_release(s->model, s->blocks[block]);
     s->blocks[block] = copy;
     return CT_OK;

@@ -16,13 +16,18 @@
 
 enum { LINE_FLOATS = 16 };
 
+/* On one place. */
+typedef struct working {
+    float *memory; /* of the pass; x [T, E] comes first */
+    size_t memory_floats;
+    void *scratch; /* of the operations */
+    size_t scratch_bytes;
+} working;
+
 struct ct_session {
     const ct_model *model;
     ct_edit_plan plan;
-    float *memory; /* working memory of the pass, the backend's */
-    size_t memory_floats;
-    void *scratch; /* of the operations, the backend's */
-    size_t scratch_bytes;
+    working on[CT_PLACES_MAX];
     /* Per pass; grown together with the numbers of rows, tokens, runs and blocks. */
     int32_t *ids;
     size_t tokens_capacity;
@@ -101,8 +106,10 @@ void ct_session_free(ct_session *session)
 {
     if (!session) return;
     ct_edit_plan_clear(&session->plan);
-    session->model->ops->free(session->model->device, session->memory);
-    session->model->ops->free(session->model->device, session->scratch);
+    for (int p = 0; p < session->model->n_places; p++) {
+        session->model->ops->free(session->model->places[p].device, session->on[p].memory);
+        session->model->ops->free(session->model->places[p].device, session->on[p].scratch);
+    }
     free(session->ids);
     free(session->rows);
     free(session->segs);
@@ -129,30 +136,40 @@ const ct_model *ct_session_model(const ct_session *session)
 
 size_t ct_session_bytes(const ct_session *session)
 {
-    return session->memory_floats * sizeof(float) + session->scratch_bytes;
+    size_t bytes = 0;
+    for (int p = 0; p < session->model->n_places; p++)
+        bytes += session->on[p].memory_floats * sizeof(float) + session->on[p].scratch_bytes;
+    return bytes;
 }
 
-static size_t keep_floats(const ct_model *m, int64_t tokens)
+static bool is_last(const ct_model *m, int place)
 {
-    size_t bytes = (size_t)(m->info.attention_layers * tokens * m->info.heads);
+    return place == m->n_places - 1;
+}
+
+static size_t keep_floats(const ct_model *m, int place, int64_t tokens)
+{
+    size_t bytes = (size_t)(m->places[place].n_attention * tokens * m->info.heads);
     return ct_pass_round((bytes + sizeof(float) - 1) / sizeof(float));
 }
 
-/* Floats of working memory for a pass of `tokens`: x and normed, kept heads, then the hungriest part. */
-static size_t working_floats(const ct_model *m, int64_t tokens)
+/* Floats of a place's working memory for a pass of `tokens`: x and normed, kept heads, then the hungriest
+ * part. */
+static size_t working_floats(const ct_model *m, int place, int64_t tokens)
 {
-    size_t most = m->ops->host_memory ? ct_pass_round(CT_LOGITS_ROOM) : 0;
-    for (int64_t i = 0; i < m->info.layers; i++) {
-        const ct_layer *l = &m->layers[i];
+    size_t most = m->ops->host_memory && is_last(m, place) ? ct_pass_round(CT_LOGITS_ROOM) : 0;
+    for (int64_t i = 0; i < m->places[place].n_layers; i++) {
+        const ct_layer *l = &m->layers[m->places[place].first_layer + i];
         size_t mixer = l->mixer_kind->floats(l->mixer, m, tokens);
         size_t ffn = l->ffn_kind->floats(l->ffn, m, tokens);
         most = mixer > most ? mixer : most;
         most = ffn > most ? ffn : most;
     }
-    return 2 * ct_pass_round((size_t)(tokens * m->info.width)) + keep_floats(m, tokens) + most;
+    return 2 * ct_pass_round((size_t)(tokens * m->info.width)) + keep_floats(m, place, tokens) +
+           most;
 }
 
-static size_t scratch_bytes(const ct_model *m, int64_t tokens)
+static size_t scratch_bytes(const ct_model *m, int place, int64_t tokens)
 {
     const ct_model_info *info = &m->info;
     ct_op_sizes sizes = {.tokens = tokens,
@@ -164,6 +181,7 @@ static size_t scratch_bytes(const ct_model *m, int64_t tokens)
                          .ffn = info->ffn_width,
                          .experts_used = info->experts > 1 ? info->experts_per_token : 0};
     size_t layers = m->ops->scratch_bytes(&sizes);
+    if (!is_last(m, place)) return layers;
     sizes.tokens = CT_LOGITS_ROWS;
     sizes.max_rows = info->vocab;
     sizes.max_cols = info->width;
@@ -171,10 +189,18 @@ static size_t scratch_bytes(const ct_model *m, int64_t tokens)
     return layers > logits ? layers : logits;
 }
 
-int64_t ct_session_working_bytes(const ct_model *model)
+int64_t ct_place_working_bytes(const ct_model *model, int place)
 {
     int64_t tokens = model->ops->pass_tokens;
-    return (int64_t)(working_floats(model, tokens) * sizeof(float) + scratch_bytes(model, tokens));
+    return (int64_t)(working_floats(model, place, tokens) * sizeof(float) +
+                     scratch_bytes(model, place, tokens));
+}
+
+int64_t ct_session_working_bytes(const ct_model *model)
+{
+    int64_t bytes = 0;
+    for (int p = 0; p < model->n_places; p++) bytes += ct_place_working_bytes(model, p);
+    return bytes;
 }
 
 int64_t ct_model_step_tokens(const ct_model *model)
@@ -182,33 +208,42 @@ int64_t ct_model_step_tokens(const ct_model *model)
     return model->ops->pass_tokens / 2;
 }
 
-/* Replaces *memory of the backend by one of `bytes`; what it held is lost. */
-static ct_status grow_backend(const ct_model *m, void **memory, size_t bytes, const char *what,
-                              ct_err *err)
+/* Replaces *memory of a place by one of `bytes`; what it held is lost. */
+static ct_status grow_place(const ct_model *m, int place, void **memory, size_t bytes,
+                            const char *what, ct_err *err)
 {
-    m->ops->free(m->device, *memory);
-    *memory = m->ops->alloc(m->device, bytes);
+    m->ops->free(m->places[place].device, *memory);
+    *memory = m->ops->alloc(m->places[place].device, bytes);
     return *memory ? CT_OK : ct_fail_memory(err, what, bytes);
+}
+
+static ct_status reserve_place(ct_session *s, int place, int64_t tokens, ct_err *err)
+{
+    const ct_model *m = s->model;
+    working *on = &s->on[place];
+    size_t floats = working_floats(m, place, tokens), scratch = scratch_bytes(m, place, tokens);
+    if (floats > on->memory_floats) {
+        on->memory_floats = 0;
+        ct_status st = grow_place(m, place, (void **)&on->memory, floats * sizeof(float),
+                                  "working memory", err);
+        if (st != CT_OK) return st;
+        on->memory_floats = floats;
+    }
+    if (scratch > on->scratch_bytes) {
+        on->scratch_bytes = 0;
+        ct_status st = grow_place(m, place, &on->scratch, scratch, "scratch memory", err);
+        if (st != CT_OK) return st;
+        on->scratch_bytes = scratch;
+    }
+    return CT_OK;
 }
 
 static ct_status reserve_memory(ct_session *s, int64_t tokens, ct_err *err)
 {
-    const ct_model *m = s->model;
-    size_t floats = working_floats(m, tokens), scratch = scratch_bytes(m, tokens);
-    if (floats > s->memory_floats) {
-        s->memory_floats = 0;
-        ct_status st =
-            grow_backend(m, (void **)&s->memory, floats * sizeof(float), "working memory", err);
-        if (st != CT_OK) return st;
-        s->memory_floats = floats;
-    }
-    if (scratch > s->scratch_bytes) {
-        s->scratch_bytes = 0;
-        ct_status st = grow_backend(m, &s->scratch, scratch, "scratch memory", err);
-        if (st != CT_OK) return st;
-        s->scratch_bytes = scratch;
-    }
-    return CT_OK;
+    ct_status st = CT_OK;
+    for (int p = 0; p < s->model->n_places && st == CT_OK; p++)
+        st = reserve_place(s, p, tokens, err);
+    return st;
 }
 
 /* ---- checks ---------------------------------------------------------------------------------- */
@@ -323,7 +358,6 @@ static ct_status pack(ct_session *s, ct_row *rows, size_t n_rows, size_t *first,
         size_t i = *first + (size_t)r;
         memcpy(s->ids + row->seg.first, rows[i].ids + s->done[i],
                (size_t)row->seg.count * sizeof *s->ids);
-        s->states[r] = row->sequence->fixed;
         s->rules[r] = (ct_head_rule){.keep = ct_heads_keep(row->intervention, row->stage)};
         if (s->rules[r].keep < 0) continue;
         ct_metric metric = s->rules[r].metric = row->intervention->heads.metric;
@@ -349,7 +383,8 @@ static ct_mean mean_of(const ct_edit_run *run, const ct_attn_row *attn, ct_stage
     return mean;
 }
 
-/* The edit runs as the attention operation takes them. A row's runs share its list of blocks. */
+/* The edit runs as the attention operation takes them. A row's runs share its list of blocks, which
+ * list_states fills for one place after another. */
 static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
 {
     size_t lists = 0, longest = 0;
@@ -370,8 +405,6 @@ static ct_status pack_attention(ct_session *s, ct_pass *pass, ct_err *err)
     for (int64_t r = 0; r < pass->n_rows; r++) {
         const ct_pass_row *row = &s->rows[r];
         const ct_sequence *sequence = row->sequence;
-        for (int64_t b = 0; b < sequence->n_blocks; b++)
-            at[b] = sequence->blocks[b] ? sequence->blocks[b]->data : NULL;
         for (size_t i = row->first_run; i < row->first_run + row->n_runs; i++) {
             const ct_edit_run *run = &s->plan.runs[i];
             s->attn[i] = (ct_attn_row){
@@ -419,6 +452,18 @@ done:
     return st;
 }
 
+/* The rows' states on a place. */
+static void list_states(ct_session *s, const ct_pass *pass, int place)
+{
+    const void **at = s->kv_blocks;
+    for (int64_t r = 0; r < pass->n_rows; r++) {
+        const ct_sequence *sequence = pass->rows[r].sequence;
+        s->states[r] = sequence->fixed[place];
+        ct_sequence_list_blocks(sequence, place, at);
+        at += sequence->n_blocks;
+    }
+}
+
 /* ---- the pass -------------------------------------------------------------------------------- */
 
 /* The tokens of the pass whose logits are wanted, in order. */
@@ -449,23 +494,24 @@ static ct_status find_wanted(ct_session *s, ct_pass *pass, ct_row *rows, size_t 
     pass->batch.wanted = s->wanted;
     pass->batch.logits = s->logits;
     pass->batch.greedy = s->greedy;
-    pass->batch.n_wanted = n;
+    pass->n_wanted = n;
     pass->batch.vocab = vocab;
     pass->batch.kv_width = pass->model->info.kv_heads * pass->model->info.head_dim;
     return CT_OK;
 }
 
-/* All layers. Nothing after the last mixer leaves a state, so from there on only the wanted tokens
- * are computed. */
-static ct_status run_layers(ct_pass *pass, float *x, float *normed, ct_err *err)
+/* All layers of a place; before them on the first the embeddings, after them on the last the logits.
+ * Nothing after the last mixer leaves a state, so from there on only the wanted tokens are computed. */
+static ct_status run_layers(ct_pass *pass, int place, float *x, float *normed, ct_err *err)
 {
     ct_status st = CT_OK;
     const ct_model *m = pass->model;
+    const ct_place *at = &m->places[place];
     const ct_batch *batch = &pass->batch;
     int64_t width = m->info.width;
     size_t mark = pass->memory_used;
-    m->ops->embed(&pass->op, x, batch, &m->embed, m->embed_scale);
-    for (int64_t i = 0; i < m->info.layers; i++) {
+    if (place == 0) m->ops->embed(&pass->op, x, batch, &m->embed, m->embed_scale);
+    for (int64_t i = at->first_layer; i < at->first_layer + at->n_layers; i++) {
         const ct_layer *layer = &m->layers[i];
         m->ops->rms_norm(&pass->op, normed, x, width, pass->tokens, width, layer->mixer_norm,
                          m->norm_eps, m->norm_offset);
@@ -484,6 +530,7 @@ static ct_status run_layers(ct_pass *pass, float *x, float *normed, ct_err *err)
         CT_TRY(layer->ffn_kind->forward(layer, pass, normed, x, err));
         pass->memory_used = mark;
     }
+    if (!is_last(m, place)) goto done;
     m->ops->rms_norm(&pass->op, normed, x, width, pass->tokens, width, m->final_norm, m->norm_eps,
                      m->norm_offset);
     const ct_logits_args logits = {
@@ -507,23 +554,16 @@ static uint64_t shape_of(const ct_pass *pass)
 }
 
 /* Counts what the layers did to each row, and copies the last token's heads to who wants them. */
-static ct_status report_heads(ct_session *s, const ct_pass *pass, ct_err *err)
+static void report_heads(const ct_session *s, const ct_pass *pass)
 {
     const ct_model_info *info = &pass->model->info;
     int64_t heads = info->heads, layers = info->attention_layers;
     int64_t of_layer = pass->batch.tokens * heads;
-    if (pass->keep) {
-        size_t bytes = (size_t)(layers * of_layer);
-        ct_status st = room((void **)&s->keep, &s->keep_capacity, bytes, 1, err);
-        if (st == CT_OK)
-            st = pass->model->ops->read(pass->model->device, s->keep, pass->keep, bytes, err);
-        if (st != CT_OK) return st;
-    }
     for (int64_t r = 0; r < pass->n_rows; r++) {
         const ct_pass_row *row = &pass->rows[r];
         int64_t last = (row->seg.first + row->seg.count - 1) * heads;
         for (int64_t l = 0; row->heads_kept && l < layers; l++)
-            if (pass->keep)
+            if (pass->batch.rules)
                 memcpy(row->heads_kept + l * heads, s->keep + l * of_layer + last, (size_t)heads);
             else memset(row->heads_kept + l * heads, 1, (size_t)heads);
         ct_audit *audit = row->audit;
@@ -542,7 +582,47 @@ static ct_status report_heads(ct_session *s, const ct_pass *pass, ct_err *err)
             audit->edit_rows_changed[row->stage] += layers * run->changed;
         }
     }
-    return CT_OK;
+}
+
+/* The pass on one place: it takes x over from the place before it and leaves x at the beginning of its own
+ * memory. */
+static ct_status run_place(ct_session *s, ct_pass *pass, int place, ct_err *err)
+{
+    ct_status st = CT_OK;
+    const ct_model *model = s->model;
+    const ct_place *at = &model->places[place];
+    const working *on = &s->on[place];
+    bool begun = false, replayed = false;
+    pass->op.scratch = on->scratch;
+    pass->op.scratch_bytes = on->scratch_bytes;
+    pass->op.device = at->device;
+    pass->memory = on->memory;
+    pass->memory_floats = on->memory_floats;
+    pass->memory_used = 0;
+    size_t size = (size_t)(pass->tokens * model->info.width);
+    float *x = ct_pass_floats(pass, size), *normed = ct_pass_floats(pass, size);
+    ct_batch *batch = &pass->batch;
+    if (batch->rules) {
+        int64_t of_layer = pass->tokens * model->info.heads;
+        pass->keep = (uint8_t *)ct_pass_floats(pass, keep_floats(model, place, pass->tokens));
+        batch->back = s->keep + at->first_attention * of_layer;
+        batch->back_from = pass->keep;
+        batch->back_bytes = (size_t)(at->n_attention * of_layer);
+    }
+    batch->n_wanted = is_last(model, place) ? pass->n_wanted : 0;
+    list_states(s, pass, place);
+    if (place > 0)
+        CT_TRY(model->ops->transfer(model->places[place - 1].device, at->device, x,
+                                    s->on[place - 1].memory, size * sizeof *x, err));
+    CT_TRY(model->ops->begin(&pass->op, batch, on->memory, shape_of(pass), &replayed, err));
+    begun = true;
+    if (!replayed) CT_TRY(run_layers(pass, place, x, normed, err));
+done:
+    if (begun) {
+        ct_status ended = model->ops->end(&pass->op, batch, st == CT_OK ? err : NULL);
+        if (st == CT_OK) st = ended;
+    }
+    return st;
 }
 
 static ct_status run_pass(ct_session *s, ct_row *rows, size_t n_rows, size_t *first, ct_err *err)
@@ -550,33 +630,17 @@ static ct_status run_pass(ct_session *s, ct_row *rows, size_t n_rows, size_t *fi
     ct_status st = CT_OK;
     const ct_model *model = s->model;
     ct_pass pass;
-    bool begun = false, replayed = false;
     CT_TRY(pack(s, rows, n_rows, first, &pass, err));
     CT_TRY(pack_attention(s, &pass, err));
     CT_TRY(reserve_memory(s, pass.tokens, err));
     CT_TRY(find_wanted(s, &pass, rows, *first, err));
-    pass.op = (ct_op_ctx){.scratch = s->scratch,
-                          .scratch_bytes = s->scratch_bytes,
-                          .compute = model->compute,
-                          .stage = is_lone(&rows[*first]) ? CT_STAGE_GENERATION : CT_STAGE_PREFILL,
-                          .plain = pass.records,
-                          .device = model->device};
-    pass.memory = s->memory;
-    pass.memory_floats = s->memory_floats;
-    size_t size = (size_t)(pass.tokens * model->info.width);
-    float *x = ct_pass_floats(&pass, size), *normed = ct_pass_floats(&pass, size);
-    if (pass.batch.rules)
-        pass.keep = (uint8_t *)ct_pass_floats(&pass, keep_floats(model, pass.tokens));
-    CT_TRY(model->ops->begin(&pass.op, &pass.batch, s->memory, shape_of(&pass), &replayed, err));
-    begun = true;
-    if (!replayed) CT_TRY(run_layers(&pass, x, normed, err));
-done:
-    if (begun) {
-        ct_status ended = model->ops->end(&pass.op, &pass.batch, st == CT_OK ? err : NULL);
-        if (st == CT_OK) st = ended;
-    }
-    if (st == CT_OK) st = report_heads(s, &pass, err);
-    if (st != CT_OK) return st;
+    size_t kept = (size_t)(model->info.attention_layers * pass.tokens * model->info.heads);
+    if (pass.batch.rules) CT_TRY(room((void **)&s->keep, &s->keep_capacity, kept, 1, err));
+    pass.op.compute = model->compute;
+    pass.op.plain = pass.records;
+    pass.op.stage = is_lone(&rows[*first]) ? CT_STAGE_GENERATION : CT_STAGE_PREFILL;
+    for (int p = 0; p < model->n_places; p++) CT_TRY(run_place(s, &pass, p, err));
+    report_heads(s, &pass);
     for (int64_t r = 0; r < pass.n_rows; r++) {
         const ct_pass_row *row = &s->rows[r];
         int64_t window = ct_intervention_window(row->intervention, row->stage, model->window);
@@ -586,7 +650,8 @@ done:
         s->done[*first + (size_t)r] += row->seg.count;
     }
     while (*first < n_rows && s->done[*first] == rows[*first].count) ++*first;
-    return CT_OK;
+done:
+    return st;
 }
 
 ct_status ct_step(ct_session *session, ct_row *rows, size_t n_rows, ct_err *err)
@@ -625,13 +690,16 @@ ct_status ct_session_settle(ct_session *s, const ct_sequence *sequence, ct_recor
     CT_TRY(reserve_memory(s, 1, err));
     CT_TRY(room((void **)&s->kv_blocks, &s->kv_capacity, (size_t)sequence->n_blocks,
                 sizeof *s->kv_blocks, err));
-    ct_op_ctx op = {.scratch = s->scratch,
-                    .scratch_bytes = s->scratch_bytes,
-                    .compute = s->model->compute,
-                    .stage = CT_STAGE_GENERATION,
-                    .plain = true,
-                    .device = s->model->device};
-    CT_TRY(ct_record_settle(s->model, &op, sequence, s->kv_blocks, recording, err));
+    for (int p = 0; p < s->model->n_places; p++) {
+        ct_op_ctx op = {.scratch = s->on[p].scratch,
+                        .scratch_bytes = s->on[p].scratch_bytes,
+                        .compute = s->model->compute,
+                        .stage = CT_STAGE_GENERATION,
+                        .plain = true,
+                        .device = s->model->places[p].device};
+        CT_TRY(ct_record_settle(s->model, &op, sequence, p, s->kv_blocks, recording, err));
+    }
+    recording->query.there = false;
 done:
     omp_set_num_threads(threads);
     return st;

@@ -51,6 +51,13 @@ void ct_host_copy(ct_device *device, void *to, const void *from, size_t bytes)
     memcpy(to, from, bytes);
 }
 
+ct_status ct_host_between(ct_device *from_device, ct_device *to_device, void *to, const void *from,
+                          size_t bytes, ct_err *err)
+{
+    (void)from_device;
+    return ct_host_transfer(to_device, to, from, bytes, err);
+}
+
 int64_t ct_host_free_bytes(const ct_device *device)
 {
     (void)device;
@@ -88,8 +95,8 @@ ct_status ct_host_begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uin
 ct_status ct_host_end(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
 {
     (void)ctx;
-    (void)batch;
     (void)err;
+    if (batch->back_bytes) memcpy(batch->back, batch->back_from, batch->back_bytes);
     return CT_OK;
 }
 

@@ -10,6 +10,9 @@
  * Everything else, such as ids, segments, lists of pointers and the structures here, lies in the host's.
  * Kernels never allocate: scratch comes from ct_ops.scratch_bytes through ct_op_ctx.
  *
+ * Threads: one pass at a time runs on a device, others wait in begin until its end. The functions of memory
+ * may be called meanwhile by other threads, for memory that no pass under way writes.
+ *
  * Dimension letters: B rows of a batch, T query tokens (all rows packed one after another), S key
  * positions, H query heads, G kv heads, D head size, E width, R recurrent width, C conv taps,
  * F ffn width, V vocabulary, L layers, N states of a channel, X experts.
@@ -119,7 +122,11 @@ typedef struct ct_batch {
     int32_t *const *greedy; /* [n_wanted] */
     int64_t vocab;          /* V */
     int64_t kv_width;       /* G D */
-    void *image;            /* the backend's */
+    /* What end takes to the host's memory once all is computed: back_bytes from back_from; 0: nothing. */
+    void *back;
+    const void *back_from;
+    size_t back_bytes;
+    void *image; /* the backend's */
 } ct_batch;
 
 typedef struct ct_attn_args {
@@ -275,6 +282,10 @@ typedef struct ct_ops {
     ct_status (*read)(ct_device *device, void *to, const void *from, size_t bytes,
                       ct_err *err) CT_CHECK;
     void (*copy)(ct_device *device, void *to, const void *from, size_t bytes);
+    /* From one open device of the backend to another, which may be the same; done when it returns. No pass
+     * that writes `from` is under way. */
+    ct_status (*transfer)(ct_device *from_device, ct_device *to_device, void *to, const void *from,
+                          size_t bytes, ct_err *err) CT_CHECK;
     /* Bytes that alloc can still give; INT64_MAX: as much as the host has. */
     int64_t (*free_bytes)(const ct_device *device);
     /* Random weights, made where they lie. They are there after the next read, sync or pass. */
@@ -292,7 +303,8 @@ typedef struct ct_ops {
      * the caller's choice of operations depends on beside the batch's counts): the caller goes to end. */
     ct_status (*begin)(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
                        bool *replayed, ct_err *err) CT_CHECK;
-    /* After them, also where one failed: waits until all is done, and tells what failed meanwhile. */
+    /* After them, also where one failed: waits until all is done, and tells what failed meanwhile. Called by
+     * the thread that began the pass. */
     ct_status (*end)(ct_op_ctx *ctx, ct_batch *batch, ct_err *err) CT_CHECK;
 
     /* ---- operations ---- */

@@ -28,6 +28,8 @@ void ct_host_free(ct_device *device, void *memory);
 ct_status ct_host_transfer(ct_device *device, void *to, const void *from, size_t bytes,
                            ct_err *err) CT_CHECK;
 void ct_host_copy(ct_device *device, void *to, const void *from, size_t bytes);
+ct_status ct_host_between(ct_device *from_device, ct_device *to_device, void *to, const void *from,
+                          size_t bytes, ct_err *err) CT_CHECK;
 int64_t ct_host_free_bytes(const ct_device *device);
 ct_status ct_host_fill_random(ct_device *device, void *to, const ct_random_fill *what,
                               ct_err *err) CT_CHECK;
@@ -52,7 +54,7 @@ void ct_head_scores(const ct_head_rule *rule, int64_t layer, int64_t position, i
     .cache_dtype = ct_host_cache_dtype, .fill_random = ct_host_fill_random, .open = ct_host_open,  \
     .close = ct_host_close, .alloc = ct_host_alloc, .free = ct_host_free,                          \
     .write = ct_host_transfer, .read = ct_host_transfer, .copy = ct_host_copy,                     \
-    .free_bytes = ct_host_free_bytes, .begin = ct_host_begin, .end = ct_host_end,                  \
-    .pick = ct_host_pick, .keep_heads = ct_host_keep_heads
+    .transfer = ct_host_between, .free_bytes = ct_host_free_bytes, .begin = ct_host_begin,         \
+    .end = ct_host_end, .pick = ct_host_pick, .keep_heads = ct_host_keep_heads
 
 #endif

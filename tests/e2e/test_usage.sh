@@ -26,7 +26,7 @@ expect 1 'nowhere' "$cortado" run "$tmp/nowhere.yaml"
 
 # A GPU that is not there, or a program built without CUDA, is said at once; a wrong name is wrong usage.
 demo="$(dirname "$0")/../../models/griffin-demo"
-expect 2 'expected cpu, cuda, cuda:N or ref, got "gpu"' "$cortado" generate -m "$demo" --device gpu -p x -n 1
+expect 2 'expected cpu, cuda, cuda:N, cuda:N+M or ref, got "gpu"' "$cortado" generate -m "$demo" --device gpu -p x -n 1
 expect 2 'expected cuda or cuda:N' "$cortado" generate -m "$demo" --device cuda:x -p x -n 1
 if "$cortado" generate -m "$demo" --device cuda -p x -n 1 >"$tmp/out" 2>"$tmp/err"; then
     expect 1 'expected a number below' "$cortado" generate -m "$demo" --device cuda:1000 -p x -n 1

@@ -1,17 +1,14 @@
 /* device.cu - the CUDA backend's table: a device, its memory, and passes.
  *
- * Owns the stream and recorded passes. Memory comes from the stream's pool, in
- * the order of the calls, so that giving a block back while a kernel still reads it is safe. A pass of
+ * Owns the streams and recorded passes; memory.cu has the memory, image.cu the batch. A pass of
  * generation whose shape has come before is recorded as a CUDA graph and replayed from then on: its
  * kernels read everything that changes from the image, which lies at one place.
  */
-#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "op/cuda/device.cuh"
 
-static const size_t STAGING = 32 << 20; /* bytes of one pinned buffer, of which there are two */
 enum {
     RECORDINGS = 48,    /* passes kept; the one unused for longest goes first */
     PASS_TOKENS = 8192,
@@ -39,8 +36,6 @@ struct pass_recordings {
     uint64_t clock;
     bool recording; /* the pass at hand */
     int at;         /* its place */
-    char *staging[2];
-    cudaEvent_t staged[2];
 };
 
 static pass_recordings *recordings_of(ct_device *device)
@@ -77,7 +72,7 @@ static int find_recording(pass_recordings *all, const pass_key *key, bool *fresh
 
 /* ---- devices --------------------------------------------------------------------------------- */
 
-static ct_status fail_cuda(ct_err *err, cudaError_t error, const char *what)
+ct_status fail_cuda(ct_err *err, cudaError_t error, const char *what)
 {
     cudaGetLastError(); /* not left for the next call */
     return ct_fail(err, error == cudaErrorMemoryAllocation ? CT_ERR_MEMORY : CT_ERR_UNSUPPORTED,
@@ -89,22 +84,25 @@ static void device_close(ct_device *device)
     if (!device) return;
     cudaSetDevice(device->index);
     if (device->stream) cudaStreamSynchronize(device->stream);
+    if (device->memory_stream) cudaStreamSynchronize(device->memory_stream);
     pass_recordings *all = device->recordings;
     for (int i = 0; all && i < all->n; i++) drop_graph(&all->list[i]);
-    if (all) {
-        for (int i = 0; i < 2; i++) {
-            cudaFreeHost(all->staging[i]);
-            if (all->staged[i]) cudaEventDestroy(all->staged[i]);
-        }
-    }
-    free(all);
     cudaFreeHost(device->room.host);
     cudaFree(device->room.device);
+    for (int i = 0; i < 2; i++) {
+        cudaFreeHost(device->staging[i]);
+        if (device->staged[i]) cudaEventDestroy(device->staged[i]);
+    }
+    free(all);
     gemm_plans_free(device->plans);
     cudaFree(device->ones);
     cudaFree(device->lt_workspace);
     if (device->lt) cublasLtDestroy(device->lt);
     if (device->stream) cudaStreamDestroy(device->stream);
+    if (device->memory_stream) cudaStreamDestroy(device->memory_stream);
+    if (device->memory_event) cudaEventDestroy(device->memory_event);
+    pthread_mutex_destroy(&device->pass_lock);
+    pthread_mutex_destroy(&device->memory_lock);
     free(device);
 }
 
@@ -135,6 +133,12 @@ static ct_status device_open(int index, ct_device **out, ct_err *err)
         free(all);
         return ct_fail_memory(err, "CUDA device", sizeof *device + sizeof *all);
     }
+    pthread_mutexattr_t recursive;
+    pthread_mutexattr_init(&recursive);
+    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&device->pass_lock, &recursive);
+    pthread_mutexattr_destroy(&recursive);
+    pthread_mutex_init(&device->memory_lock, NULL);
     device->index = index;
     device->recordings = all;
     device->processors = properties.multiProcessorCount;
@@ -143,6 +147,10 @@ static ct_status device_open(int index, ct_device **out, ct_err *err)
     if (e == cudaSuccess) what = "choosing the device", e = cudaSetDevice(index);
     if (e == cudaSuccess)
         what = "stream", e = cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess)
+        e = cudaStreamCreateWithFlags(&device->memory_stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess)
+        e = cudaEventCreateWithFlags(&device->memory_event, cudaEventDisableTiming);
     cudaMemPool_t pool;
     if (e == cudaSuccess) what = "memory pool", e = cudaDeviceGetDefaultMemPool(&pool, index);
     uint64_t keep = UINT64_MAX; /* given back when the process ends */
@@ -151,9 +159,9 @@ static ct_status device_open(int index, ct_device **out, ct_err *err)
     if (e == cudaSuccess) what = "workspace", e = cudaMalloc(&device->lt_workspace, LT_WORKSPACE);
     for (int i = 0; i < 2 && e == cudaSuccess; i++) {
         what = "pinned memory";
-        e = cudaHostAlloc((void **)&all->staging[i], STAGING, cudaHostAllocDefault);
+        e = cudaHostAlloc((void **)&device->staging[i], STAGING, cudaHostAllocDefault);
         if (e == cudaSuccess)
-            e = cudaEventCreateWithFlags(&all->staged[i], cudaEventDisableTiming);
+            e = cudaEventCreateWithFlags(&device->staged[i], cudaEventDisableTiming);
     }
     if (e != cudaSuccess) {
         device_close(device);
@@ -193,106 +201,6 @@ static size_t scratch_bytes(const ct_op_sizes *s)
     return experts > most ? experts : most;
 }
 
-/* ---- memory ---------------------------------------------------------------------------------- */
-
-static void *device_alloc(ct_device *device, size_t bytes)
-{
-    void *memory = NULL;
-    if (bytes == 0) bytes = 1;
-    cudaSetDevice(device->index);
-    if (cudaMallocAsync(&memory, bytes, device->stream) != cudaSuccess) {
-        cudaGetLastError();
-        return NULL;
-    }
-    note(device, cudaMemsetAsync(memory, 0, bytes, device->stream), "zeroing memory");
-    return memory;
-}
-
-static void device_free(ct_device *device, void *memory)
-{
-    if (!memory) return;
-    cudaSetDevice(device->index);
-    note(device, cudaFreeAsync(memory, device->stream), "giving memory back");
-}
-
-/* Large transfers go through two pinned buffers, one filled while the other is on its way. */
-static ct_status device_write(ct_device *device, void *to, const void *from, size_t bytes,
-                              ct_err *err)
-{
-    pass_recordings *all = device->recordings;
-    cudaError_t e = cudaSetDevice(device->index);
-    for (size_t done = 0, i = 0; done < bytes && e == cudaSuccess; i ^= 1) {
-        size_t part = bytes - done < STAGING ? bytes - done : STAGING;
-        e = cudaEventSynchronize(all->staged[i]); /* its last transfer */
-        if (e != cudaSuccess) break;
-        const int64_t pieces = (int64_t)((part + (1 << 20) - 1) >> 20);
-        const char *source = (const char *)from + done;
-        char *buffer = all->staging[i];
-#pragma omp parallel for schedule(static) if (pieces > 1)
-        for (int64_t p = 0; p < pieces; p++) {
-            size_t begin = (size_t)p << 20, size = part - begin;
-            memcpy(buffer + begin, source + begin, size < (1 << 20) ? size : (1 << 20));
-        }
-        e = cudaMemcpyAsync((char *)to + done, buffer, part, cudaMemcpyHostToDevice, device->stream);
-        if (e == cudaSuccess) e = cudaEventRecord(all->staged[i], device->stream);
-        done += part;
-    }
-    return e == cudaSuccess ? CT_OK : fail_cuda(err, e, "copying to the device");
-}
-
-static ct_status device_read(ct_device *device, void *to, const void *from, size_t bytes,
-                             ct_err *err)
-{
-    pass_recordings *all = device->recordings;
-    cudaError_t e = cudaSetDevice(device->index);
-    for (size_t done = 0; done < bytes && e == cudaSuccess;) {
-        size_t part = bytes - done < STAGING ? bytes - done : STAGING;
-        e = cudaEventSynchronize(all->staged[0]);
-        if (e == cudaSuccess)
-            e = cudaMemcpyAsync(all->staging[0], (const char *)from + done, part,
-                                cudaMemcpyDeviceToHost, device->stream);
-        if (e == cudaSuccess) e = cudaStreamSynchronize(device->stream);
-        if (e == cudaSuccess) memcpy((char *)to + done, all->staging[0], part);
-        done += part;
-    }
-    return e == cudaSuccess ? CT_OK : fail_cuda(err, e, "copying from the device");
-}
-
-static void device_copy(ct_device *device, void *to, const void *from, size_t bytes)
-{
-    cudaSetDevice(device->index);
-    note(device, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device->stream),
-         "copying on the device");
-}
-
-/* What the driver has, and what the pool holds for later. */
-static int64_t device_free_bytes(const ct_device *device)
-{
-    size_t free_now = 0, total = 0;
-    uint64_t reserved = 0, used = 0;
-    cudaMemPool_t pool;
-    cudaSetDevice(device->index);
-    if (cudaMemGetInfo(&free_now, &total) != cudaSuccess) return 0;
-    if (cudaDeviceGetDefaultMemPool(&pool, device->index) == cudaSuccess) {
-        cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved);
-        cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used);
-    }
-    return (int64_t)(free_now + (reserved - used));
-}
-
-static ct_status device_sync(ct_device *device, ct_err *err)
-{
-    cudaError_t e = cudaSetDevice(device->index);
-    if (e == cudaSuccess) e = cudaStreamSynchronize(device->stream);
-    const char *where = "waiting for the device";
-    if (device->failed != cudaSuccess) {
-        e = device->failed;
-        where = device->failed_at;
-        device->failed = cudaSuccess;
-    }
-    return e == cudaSuccess ? CT_OK : fail_cuda(err, e, where);
-}
-
 /* ---- passes ---------------------------------------------------------------------------------- */
 
 static ct_status make_room_for_logits(ct_device *device, const ct_batch *batch, ct_err *err)
@@ -309,16 +217,19 @@ static ct_status make_room_for_logits(ct_device *device, const ct_batch *batch, 
     return st == CT_OK ? cuda_logits_targets(device, &args, err) : st;
 }
 
-/* A pass of generation of one token a row is worth recording when its shape comes again. */
-static ct_status begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
-                       bool *replayed, ct_err *err)
+/* A pass of generation of one token a row is worth recording when its shape comes again. The caller holds
+ * pass_lock. */
+static ct_status begin_pass(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
+                            bool *replayed, ct_err *err)
 {
     ct_device *device = ctx->device;
     pass_recordings *all = recordings_of(device);
     const bool prefill = ctx->stage == CT_STAGE_PREFILL;
     *replayed = false;
     all->recording = false;
+    device->fresh = true;
     cudaError_t e = cudaSetDevice(device->index);
+    if (e == cudaSuccess) e = order_after_memory(device);
     ct_status st = make_room_for_logits(device, batch, err);
     if (st != CT_OK) return st;
     if (e == cudaSuccess) e = make_image(device, batch, prefill, ctx->compute == CT_COMPUTE_BF16);
@@ -354,6 +265,15 @@ static ct_status begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint
     return e == cudaSuccess ? CT_OK : fail_cuda(err, e, "replaying a pass");
 }
 
+static ct_status begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
+                       bool *replayed, ct_err *err)
+{
+    pthread_mutex_lock(&ctx->device->pass_lock);
+    ct_status st = begin_pass(ctx, batch, memory, shape, replayed, err);
+    if (st != CT_OK) pthread_mutex_unlock(&ctx->device->pass_lock); /* there will be no end */
+    return st;
+}
+
 /* Ends the capture, and sends what was captured on its way. */
 static cudaError_t end_recording(ct_device *device)
 {
@@ -367,7 +287,7 @@ static cudaError_t end_recording(ct_device *device)
     return e;
 }
 
-static ct_status end(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
+static ct_status end_pass(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
 {
     ct_device *device = ctx->device;
     batch->image = NULL;
@@ -386,7 +306,15 @@ static ct_status end(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
     }
     if (e != cudaSuccess) return fail_cuda(err, e, where);
     cuda_logits_finish(device);
-    return CT_OK;
+    if (batch->back_bytes == 0) return CT_OK;
+    return memory_read(device, batch->back, batch->back_from, batch->back_bytes, err);
+}
+
+static ct_status end(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
+{
+    ct_status st = end_pass(ctx, batch, err);
+    pthread_mutex_unlock(&ctx->device->pass_lock);
+    return st;
 }
 
 extern "C" const ct_ops *ct_ops_cuda(void)
@@ -403,14 +331,15 @@ extern "C" const ct_ops *ct_ops_cuda(void)
         .scratch_bytes = scratch_bytes,
         .open = device_open,
         .close = device_close,
-        .alloc = device_alloc,
-        .free = device_free,
-        .write = device_write,
-        .read = device_read,
-        .copy = device_copy,
-        .free_bytes = device_free_bytes,
-        .fill_random = cuda_fill_random,
-        .sync = device_sync,
+        .alloc = memory_alloc,
+        .free = memory_free,
+        .write = memory_write,
+        .read = memory_read,
+        .copy = memory_copy,
+        .transfer = memory_transfer,
+        .free_bytes = memory_free_bytes,
+        .fill_random = memory_fill_random,
+        .sync = memory_sync,
         .limits = cuda_limits,
         .begin = begin,
         .end = end,

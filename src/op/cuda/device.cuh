@@ -1,7 +1,12 @@
 /* device.cuh - what the files of op/cuda share: the device, a batch's image on it, and how kernels are
  * launched.
  *
- * All work of a device goes through one stream in the order of the calls. A kernel reads sizes that
+ * A device has two streams. Passes run on one, in the order of the calls, and each pass ends by waiting for it;
+ * one thread at a time has a pass under way (begin takes pass_lock, end gives it back). Memory is given,
+ * zeroed, copied and taken back on the other, so that a thread that prepares its sequences waits for no
+ * other's pass and its calls are in no other's recording; a pass begins after what was asked there before.
+ *
+ * A kernel reads sizes that
  * change from step to step (positions, counts, lists of blocks) from the image, never from its
  * arguments, so that a recorded pass (CUDA graph) can be replayed; what the arguments and the grid
  * depend on (tokens, rows, runs, the bound of the keys) is part of the recording's key.
@@ -12,6 +17,8 @@
  */
 #ifndef CT_OP_CUDA_DEVICE_CUH
 #define CT_OP_CUDA_DEVICE_CUH
+
+#include <pthread.h>
 
 #include <cublasLt.h>
 #include <cuda_bf16.h>
@@ -112,7 +119,18 @@ struct gemm_plans; /* matmul.cu's: cuBLASLt's algorithm for each shape of weight
 struct ct_device {
     int index, processors;
     char name[64]; /* "cuda-sm90" */
-    cudaStream_t stream;
+    cudaStream_t stream;        /* of passes */
+    pthread_mutex_t pass_lock;  /* recursive */
+    bool fresh;                 /* no kernel of the pass was launched yet */
+    pthread_mutex_t memory_lock; /* of what follows, for the length of a call; taken last */
+    cudaStream_t memory_stream;
+    cudaEvent_t memory_event;
+    bool memory_used;          /* since a pass was last told to wait for it */
+    cudaError_t memory_failed; /* the first error there that no pass has told yet */
+    const char *memory_failed_at;
+    char *staging[2]; /* pinned, STAGING bytes each: transfers go through them */
+    cudaEvent_t staged[2];
+    uint64_t peers; /* devices of which it was asked that their memory can be read directly */
     cublasLtHandle_t lt;
     void *lt_workspace; /* LT_WORKSPACE bytes, of cuBLASLt alone */
     gemm_plans *plans;
@@ -125,6 +143,7 @@ struct ct_device {
     struct pass_recordings *recordings; /* device.cu's: recorded passes */
 };
 enum { LT_WORKSPACE = 32 << 20 };
+inline constexpr size_t STAGING = 32 << 20; /* bytes of one pinned buffer */
 
 static inline const batch_image &image_of(const ct_batch *batch)
 {
@@ -140,9 +159,19 @@ static inline void note(ct_device *device, cudaError_t error, const char *where)
     }
 }
 
+/* Likewise of memory_stream, until a pass or a wait tells it. The caller holds memory_lock. */
+static inline void note_memory(ct_device *device, cudaError_t error, const char *where)
+{
+    if (error != cudaSuccess && device->memory_failed == cudaSuccess) {
+        device->memory_failed = error;
+        device->memory_failed_at = where;
+    }
+}
+
 /* kernel<<<grid, block, shared>>>(...) on the device's stream; its failure is noted. */
 #define LAUNCH(ctx, kernel, grid, block, shared, ...)                                              \
     do {                                                                                           \
+        (ctx)->device->fresh = false;                                                              \
         kernel<<<(grid), (block), (shared), (ctx)->device->stream>>>(__VA_ARGS__);                 \
         note((ctx)->device, cudaGetLastError(), #kernel);                                          \
     } while (0)
@@ -151,7 +180,7 @@ static inline void note(ct_device *device, cudaError_t error, const char *where)
  * may start while the kernel before it still runs, which hides the way from one kernel to the next. It
  * holds in stream order and in recordings; an edge to anything that is no kernel stays a full one, so
  * what a copy wrote (the image, weights) is there from the start. The first kernel of a pass is launched
- * by LAUNCH all the same. */
+ * as by LAUNCH all the same. */
 #define LAUNCH_DEPENDENT(ctx, kernel, grid, block, shared, ...)                                    \
     do {                                                                                           \
         cudaLaunchAttribute attribute_ = {};                                                       \
@@ -163,7 +192,8 @@ static inline void note(ct_device *device, cudaError_t error, const char *where)
         config_.dynamicSmemBytes = (size_t)(shared);                                               \
         config_.stream = (ctx)->device->stream;                                                    \
         config_.attrs = &attribute_;                                                               \
-        config_.numAttrs = 1;                                                                      \
+        config_.numAttrs = (ctx)->device->fresh ? 0 : 1;                                           \
+        (ctx)->device->fresh = false;                                                              \
         note((ctx)->device, cudaLaunchKernelEx(&config_, kernel, __VA_ARGS__), #kernel);           \
     } while (0)
 
@@ -192,6 +222,20 @@ static inline int64_t ceil_div(int64_t a, int64_t b)
 /* image.cu: everything that kernels read of the batch, on its way to the device by one copy. rounded: what
  * means count with is bf16. */
 cudaError_t make_image(ct_device *, const ct_batch *, bool prefill, bool rounded);
+/* device.cu */
+ct_status fail_cuda(ct_err *, cudaError_t, const char *what);
+/* memory.cu: ct_ops' functions of memory. order_after_memory: the stream of passes goes on after what was
+ * asked of memory before, and what failed there is noted; the caller holds pass_lock and records nothing. */
+void *memory_alloc(ct_device *, size_t);
+void memory_free(ct_device *, void *);
+ct_status memory_write(ct_device *, void *, const void *, size_t, ct_err *);
+ct_status memory_read(ct_device *, void *, const void *, size_t, ct_err *);
+void memory_copy(ct_device *, void *, const void *, size_t);
+ct_status memory_transfer(ct_device *, ct_device *, void *, const void *, size_t, ct_err *);
+int64_t memory_free_bytes(const ct_device *);
+ct_status memory_fill_random(ct_device *, void *, const ct_random_fill *, ct_err *);
+ct_status memory_sync(ct_device *, ct_err *);
+cudaError_t order_after_memory(ct_device *);
 /* matmul.cu */
 ct_status cuda_matmul(ct_op_ctx *, float *, const float *, int64_t, const ct_matrix *,
                       const float *, bool, ct_err *);

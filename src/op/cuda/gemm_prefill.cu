@@ -222,6 +222,45 @@ static bool choose(ct_device *device, gemm_plan *p, const void *w, const float *
     return true;
 }
 
+/* What devices of this process have pinned. Which candidate is the fastest may be told otherwise by two
+ * devices of one kind, or twice by one, and candidates may differ in bits; but layers of a model lie on
+ * several devices, and cells are computed on any. */
+static struct {
+    pthread_mutex_t lock;
+    int count;
+    gemm_plan table[MOST_PLANS];
+    int processors[MOST_PLANS];
+} pinned = {PTHREAD_MUTEX_INITIALIZER, 0, {}, {}};
+
+static bool is_same_shape(const gemm_plan *a, const gemm_plan *b)
+{
+    return a->n == b->n && a->k == b->k && a->bf16_out == b->bf16_out && a->bias == b->bias &&
+           a->accumulate == b->accumulate;
+}
+
+/* The first device to ask chooses, others of its kind wait and take the same. As choose otherwise. */
+static bool choose_once(ct_device *device, gemm_plan *p, const void *w, const float *bias, int *best)
+{
+    pthread_mutex_lock(&pinned.lock);
+    bool done = false;
+    for (int i = 0; i < pinned.count && !done; i++) {
+        if (pinned.processors[i] != device->processors || !is_same_shape(&pinned.table[i], p))
+            continue;
+        p->algo = pinned.table[i].algo;
+        *best = 0;
+        done = true;
+    }
+    if (!done) {
+        done = choose(device, p, w, bias, best);
+        if (done && *best >= 0 && pinned.count < MOST_PLANS) {
+            pinned.processors[pinned.count] = device->processors;
+            pinned.table[pinned.count++] = *p;
+        }
+    }
+    pthread_mutex_unlock(&pinned.lock);
+    return done;
+}
+
 static ct_status plan_for(ct_device *device, const ct_matrix *w, bool bf16_out, const float *bias,
                           bool accumulate, const gemm_plan **out, ct_err *err)
 {
@@ -243,7 +282,7 @@ static ct_status plan_for(ct_device *device, const ct_matrix *w, bool bf16_out, 
     gemm_plan *p = &plans->table[plans->count];
     *p = {w->rows, w->cols, bf16_out, bias != NULL, accumulate, {}};
     cudaStreamIsCapturing(device->stream, &recording);
-    if (recording != cudaStreamCaptureStatusNone || !choose(device, p, w->data, bias, &best)) {
+    if (recording != cudaStreamCaptureStatusNone || !choose_once(device, p, w->data, bias, &best)) {
         if (candidates_of(device, p, PLAN_TOKENS, bias, list) > 0) {
             p->algo = list[0];
             best = 0;

@@ -149,6 +149,7 @@ static ct_status measure(bench *b, ct_device_limits *out, ct_err *err)
     random.stored = random.held = CT_BF16;
     ct_status st = cuda_fill_random(b->device, b->from, &random, err);
     if (st != CT_OK) return st;
+    cudaStreamSynchronize(b->device->memory_stream);
     if (prepare_product(b, &b->product) != CUBLAS_STATUS_SUCCESS)
         return ct_fail(err, CT_ERR_UNSUPPORTED, "CUDA: limits: no product of %d^3 in bf16",
                        (int)LIMIT_SIDE);

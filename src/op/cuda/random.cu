@@ -2,7 +2,8 @@
  *
  * Element i depends on (seed, stream, i) alone, so that the order of threads does not matter and the bits
  * are those of the host (base/rng.h). A thread makes 16 bytes at a time; the rate is the memory's or that
- * of the integer units, whichever is less.
+ * of the integer units, whichever is less. They are made on the stream of memory, whose lock the caller
+ * holds.
  */
 #include "base/rng.h"
 #include "op/cuda/device.cuh"
@@ -68,10 +69,10 @@ ct_status cuda_fill_random(ct_device *device, void *to, const ct_random_fill *wh
     cudaError_t e = cudaSetDevice(device->index);
     if (e == cudaSuccess) {
         if (what->held == CT_BF16)
-            fill_bf16<<<grid, FILL_THREADS, 0, device->stream>>>((uint16_t *)to, *what);
+            fill_bf16<<<grid, FILL_THREADS, 0, device->memory_stream>>>((uint16_t *)to, *what);
         else if (what->stored == CT_BF16)
-            fill_f32<true><<<grid, FILL_THREADS, 0, device->stream>>>((float *)to, *what);
-        else fill_f32<false><<<grid, FILL_THREADS, 0, device->stream>>>((float *)to, *what);
+            fill_f32<true><<<grid, FILL_THREADS, 0, device->memory_stream>>>((float *)to, *what);
+        else fill_f32<false><<<grid, FILL_THREADS, 0, device->memory_stream>>>((float *)to, *what);
         e = cudaGetLastError();
     }
     if (e == cudaSuccess) return CT_OK;

@@ -56,15 +56,17 @@ static inline int32_t *random_ids(const fixture *f, int64_t n, uint64_t seed)
     return ids;
 }
 
-/* Both lie in the memory of the model's backend. */
-static inline void assert_same_memory(const fixture *f, const void *a, const void *b, int64_t bytes)
+/* Both lie in the memory of a place of the model. */
+static inline void assert_same_memory(const fixture *f, int place, const void *a, const void *b,
+                                      int64_t bytes)
 {
     ct_err err = {0};
     size_t n = (size_t)bytes;
     char *x = malloc(n + 1), *y = malloc(n + 1);
     assert_true(x && y);
-    assert_ok(f->model->ops->read(f->model->device, x, a, n, &err));
-    assert_ok(f->model->ops->read(f->model->device, y, b, n, &err));
+    ct_device *device = f->model->places[place].device;
+    assert_ok(f->model->ops->read(device, x, a, n, &err));
+    assert_ok(f->model->ops->read(device, y, b, n, &err));
     assert_memory_equal(x, y, n);
     free(x), free(y);
 }
@@ -74,11 +76,14 @@ static inline void assert_same_state(const fixture *f, const ct_sequence *a, con
 {
     assert_int_equal(a->position, b->position);
     assert_int_equal(a->first_block, b->first_block);
-    assert_same_memory(f, a->fixed, b->fixed, f->info->state_bytes_fixed);
     assert_int_equal(a->n_blocks, b->n_blocks);
-    for (int64_t i = a->first_block; i < a->n_blocks; i++)
-        assert_same_memory(f, a->blocks[i]->data, b->blocks[i]->data,
-                           f->info->state_bytes_per_block);
+    for (int p = 0; p < f->model->n_places; p++) {
+        const ct_place *place = &f->model->places[p];
+        assert_same_memory(f, p, a->fixed[p], b->fixed[p], place->state_bytes);
+        for (int64_t i = a->first_block; place->block_bytes && i < a->n_blocks; i++)
+            assert_same_memory(f, p, a->blocks[i]->data[p], b->blocks[i]->data[p],
+                               place->block_bytes);
+    }
 }
 
 /* The same ids, logits (of requests that keep them), heads and audit. */

@@ -269,7 +269,7 @@ static void options_and_devices_that_do_not_exist_are_refused(void **state)
     ct_model *model = NULL;
     ct_model_options options = {.device = "tpu"};
     assert_fails(ct_model_open(folder, &options, &model, &err), CT_ERR_USAGE,
-                 "device: expected cpu, cuda, cuda:N or ref, got \"tpu\"");
+                 "device: expected cpu, cuda, cuda:N, cuda:N+M or ref, got \"tpu\"");
     options = (ct_model_options){.threads = -1};
     assert_fails(ct_model_open(folder, &options, &model, &err), CT_ERR_USAGE, "threads");
     options = (ct_model_options){.window_visible = -1};

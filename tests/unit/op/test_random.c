@@ -60,13 +60,13 @@ int main(void)
         cmocka_unit_test(no_elements_are_none),
     };
     ct_err err = {0};
-    int index;
-    const char *name = getenv("CORTADO_TEST_DEVICE");
-    if (ct_device_choose(name, &ops, &index, &err) != CT_OK ||
-        ops->open(index, &device, &err) != CT_OK) {
+    ct_device_choice choice;
+    if (ct_device_choose(getenv("CORTADO_TEST_DEVICE"), &choice, &err) != CT_OK ||
+        choice.ops->open(choice.index[0], &device, &err) != CT_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
+    ops = choice.ops;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ops->close(device);
     return failed;
