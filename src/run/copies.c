@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <omp.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +13,7 @@
 #include "model/model.h"
 #include "run/work.h"
 
-/* Opens one copy, beside the others: taking weights over to a device is its bus's business alone. */
+/* Opens one copy, beside the others: each device has its own way to the host's memory. */
 typedef struct opener {
     const char *dir;
     ct_model_options options;
@@ -87,7 +88,11 @@ ct_status ct_work_open_copies(ct_work *work, const char *dir, const ct_model_opt
         *err = openers[i].err;
     }
     if (st != CT_OK) goto done;
-    size_t lane = 0;
+    size_t lane = 0, used = 0;
+    char *text = work->result ? work->result->devices : NULL;
+    for (size_t i = 0; text && i < n && used < sizeof work->result->devices; i++)
+        used += (size_t)snprintf(text + used, sizeof work->result->devices - used, "%s%s",
+                                 i ? ", " : "", work->devices.names[i]);
     for (size_t i = 0; i < n; i++)
         for (size_t p = ct_device_places(work->devices.names[i]); p > 0; p--)
             work->lanes[lane++] = work->copies[i];

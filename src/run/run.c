@@ -201,7 +201,7 @@ static ct_status begin(execution *e, const ct_work *work, bool anything, bool *b
 {
     if (!anything && !e->anew && !work->hidden) return CT_OK;
     ct_status st;
-    char *machine = ct_machine(err);
+    char *machine = ct_machine(e->result->devices, err);
     if (!machine) return CT_ERR_MEMORY;
     const ct_provenance p = {
         .version = ct_version(),

@@ -111,7 +111,8 @@ ct_status ct_work_execute(ct_work *work, const ct_plans *plans, const ct_refused
 /* Bytes of memory that are free (those of files in the cache are): of the machine, or of the control
  * group (a container) that this process is in, whichever has less. */
 int64_t ct_memory_free(void);
-/* CPU model, cores and kernel in one line. The caller frees; NULL if out of memory. */
-char *ct_machine(ct_err *err);
+/* CPU model, cores and kernel in one line, then the devices that computed. The caller frees; NULL if
+ * out of memory. */
+char *ct_machine(const char *devices, ct_err *err);
 
 #endif
