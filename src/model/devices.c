@@ -69,7 +69,9 @@ ct_status ct_devices_fill(const int64_t *free_bytes, int n, const ct_device_need
     if (n > MAX_GPUS) n = MAX_GPUS;
     int64_t sum = 0;
     for (int k = 1; k <= n && out->n == 0; k++) {
-        int64_t part = (needs->shared + k - 1) / k + needs->each + (k > 1 ? needs->unevenly : 0);
+        /* As many lanes as GPUs go through a copy, each with working memory on all of them. */
+        int64_t part =
+            (needs->shared + k - 1) / k + k * needs->each + (k > 1 ? needs->unevenly : 0);
         int fitting[MAX_GPUS], found = 0;
         for (int i = 0; i < n; i++)
             if (free_bytes[i] >= part) fitting[found++] = i;
@@ -79,8 +81,8 @@ ct_status ct_devices_fill(const int64_t *free_bytes, int n, const ct_device_need
     if (out->n > 0) return CT_OK;
     for (int i = 0; i < n; i++) sum += free_bytes[i];
     return ct_fail(err, CT_ERR_MEMORY,
-                   "device cuda:all: expected %.1f GiB for the weights, what is computed and some "
-                   "states, and %.1f GiB on each GPU, got %.1f GiB free on %d GPUs",
+                   "device cuda:all: expected %.1f GiB for the weights and some states, and %.1f "
+                   "GiB or more on each GPU to work in, got %.1f GiB free on %d GPUs",
                    (double)needs->shared / (1 << 30), (double)needs->each / (1 << 30),
                    (double)sum / (1 << 30), n);
 }

@@ -22,7 +22,7 @@ typedef struct ct_devices {
 /* What a copy of a model takes of GPUs, in bytes. */
 typedef struct ct_device_needs {
     int64_t shared;   /* weights and states, divided among the GPUs of a copy */
-    int64_t each;     /* beside it on every one of them */
+    int64_t each;     /* beside it on every one of them, for each lane: as many as they are */
     int64_t unevenly; /* more than an even part of what is shared, where it is divided */
 } ct_device_needs;
 

@@ -2,6 +2,7 @@
 # Ctrl-C, and with a lane that fails; here the devices are the CPU named several times.
 . "$(dirname "$0")/check.sh"
 . "$(dirname "$0")/study.sh"
+sed -i 's/to: 1000, count: 4/to: 1000, count: 2/' "$tmp/study.yaml"
 run() {
     "$cortado" run "$tmp/study.yaml" "$@"
 }
@@ -17,7 +18,7 @@ awk 'length > 80 {exit 1}' "$tmp/plan" || fail "the plan is wider than 80 column
 
 run --out "$tmp/one" --device cpu --threads 1 >"$tmp/log" 2>"$tmp/err" || fail "one device: $(cat "$tmp/err")"
 run --out "$tmp/two" --device cpu,cpu --threads 2 >"$tmp/log" 2>"$tmp/err" || fail "two devices: $(cat "$tmp/err")"
-grep -q '420 done now, 0 stored before, 0 failed, 0 left' "$tmp/log" || fail "not 420 cells: $(cat "$tmp/log")"
+grep -q '210 done now, 0 stored before, 0 failed, 0 left' "$tmp/log" || fail "not 210 cells: $(cat "$tmp/log")"
 same "$tmp/one" "$tmp/two"
 column "$tmp/two" 'SELECT machine FROM execution' | grep -q ', on cpu, cpu$' || fail 'the store does not say where'
 run --out "$tmp/alone" --device cpu,cpu,cpu --alone --limit 60 >/dev/null 2>"$tmp/err" || fail "alone: $(cat "$tmp/err")"
@@ -31,23 +32,23 @@ run --out "$tmp/cut" --device cpu,cpu,cpu --limit 60 >/dev/null 2>"$tmp/err" || 
 # Not through run(): $! must be the program itself, not a shell around it.
 "$cortado" run "$tmp/study.yaml" --device cpu,cpu --threads 1 --out "$tmp/cut" >/dev/null 2>"$tmp/err" &
 pid=$!
-while kill -0 $pid 2>/dev/null && [ "$(outcomes "$tmp/cut" | wc -l)" -lt 110 ]; do sleep 0.02; done
+while kill -0 $pid 2>/dev/null && [ "$(outcomes "$tmp/cut" | wc -l)" -lt 90 ]; do sleep 0.02; done
 kill -INT $pid 2>/dev/null
 wait $pid
 status=$?
 [ $status = 130 ] || fail "exit $status instead of 130 after an interrupt: $(cat "$tmp/err")"
-[ "$(outcomes "$tmp/cut" | wc -l)" -lt 420 ] || fail 'the run was over before the interrupt'
+[ "$(outcomes "$tmp/cut" | wc -l)" -lt 210 ] || fail 'the run was over before the interrupt'
 run --out "$tmp/cut" >/dev/null 2>"$tmp/err" || fail "resumed: $(cat "$tmp/err")"
 same "$tmp/one" "$tmp/cut"
 
 # A lane that cannot write a recording ends the run with that error; what the lanes had finished is stored.
-echo 'record: {what: light, lengths: 767}' >>"$tmp/study.yaml"
+echo 'record: {what: light, lengths: 1000}' >>"$tmp/study.yaml"
 run --out "$tmp/recorded" --device cpu --threads 1 >/dev/null 2>"$tmp/err" || fail "recorded: $(cat "$tmp/err")"
-key=$(column "$tmp/recorded" 'SELECT key FROM cell WHERE length = 767 ORDER BY finished_unix_ms DESC')
+key=$(column "$tmp/recorded" 'SELECT key FROM cell WHERE length = 1000 ORDER BY finished_unix_ms DESC')
 mkdir -p "$tmp/failing/recordings/$key.safetensors/in-the-way"
 expect 1 "$key" run --out "$tmp/failing" --device cpu,cpu,cpu
 n=$(outcomes "$tmp/failing" | wc -l)
-[ "$n" -gt 0 ] && [ "$n" -lt 420 ] || fail "$n cells were stored before a lane failed"
+[ "$n" -gt 0 ] && [ "$n" -lt 210 ] || fail "$n cells were stored before a lane failed"
 rm -r "$tmp/failing/recordings/$key.safetensors"
 run --out "$tmp/failing" --device cpu,cpu >"$tmp/log" 2>"$tmp/err" || fail "after the failure: $(cat "$tmp/err")"
 grep -q " $n stored before, 0 failed, 0 left" "$tmp/log" || fail "not $n cells before: $(grep cells "$tmp/log")"
