@@ -262,9 +262,10 @@ static ct_status bench_model(const ct_args *args, const char *dir, const setting
 {
     ct_status st = CT_OK;
     const char *compute = ct_args_text(args, "--compute", "auto");
-    const char *device = ct_args_text(args, "--device", "cpu");
-    const ct_model_options options = ct_cli_model_options(args);
+    char device[CT_DEVICE_NAME];
+    ct_model_options options;
     *o = (outcome){.start_ms = -1};
+    CT_TRY(ct_cli_model_options_one(args, dir, device, &options, err));
     ct_usage before = ct_usage_now();
     CT_TRY(ct_model_open(dir, &options, &o->model, err));
     if (set->whole && !set->no_start) {
@@ -349,6 +350,8 @@ static int run_bench(const ct_args *args)
     settings set = {0};
     json_t *models = NULL, *machine = NULL;
     outcome o = {0};
+    char device[CT_DEVICE_NAME];
+    ct_model_options options;
     const char *const *dirs, *const demo[] = {demo_model};
     size_t n = ct_args_texts(args, "--model", &dirs);
     if (n == 0) {
@@ -356,8 +359,8 @@ static int run_bench(const ct_args *args)
         n = ct_cli_has_file(demo_model, "config.json");
     }
     CT_TRY(read_settings(args, &set, &err));
-    CT_TRY(ct_limits_measure(ct_args_text(args, "--device", "cpu"),
-                             (int)ct_args_int(args, "--threads", 0), &set.limits, &err));
+    CT_TRY(ct_cli_model_options_one(args, NULL, device, &options, &err));
+    CT_TRY(ct_limits_measure(device, options.threads, &set.limits, &err));
     if (set.json) models = json_array();
     else print_machine(&set.limits);
     for (size_t i = 0; i < n; i++) {

@@ -64,8 +64,11 @@ static void print_plan(const ct_run_result *r, bool memory_given)
            (long long)r->segments, (long long)r->batches, (long long)r->forks, r->plan_ms);
     printf("decode            %lld steps of up to %lld rows, if no answer ends early\n",
            (long long)r->decode_steps, (long long)r->decode_rows);
-    printf("memory of states  %s at most; limit %s (%s)\n", size_text(r->state_bytes, states),
-           size_text(r->memory_limit, limit),
+    if (r->lanes > 1)
+        printf("lanes             %lld, which take %lld stretches of the plan (%s)\n",
+               (long long)r->lanes, (long long)r->stretches, r->devices);
+    printf("memory of %s  %s at most; limit %s (%s)\n", r->lanes > 1 ? "a lane" : "states",
+           size_text(r->state_bytes, states), size_text(r->memory_limit, limit),
            memory_given          ? "--memory"
            : r->memory_of_device ? "what the device has free, less a tenth"
                                  : "half of what is free");
@@ -236,7 +239,8 @@ static const ct_option options[] = {
     {"--limit", NULL, CT_ARG_INT, "N", "Run at most N cells now.", 1, 9e15},
     {"--memory", NULL, CT_ARG_TEXT, "SIZE",
      "Bytes, or with K, M or G, that states of sequences and recordings may take (default: half "
-     "of the machine's free memory; on a GPU, nine tenths of what it has beside the weights). With "
+     "of the machine's free memory; on each GPU, nine tenths of what it has beside the weights). "
+     "With "
      "less, more is computed again; outcomes stay the same.",
      0, 0},
     {"--alone", NULL, CT_ARG_FLAG, NULL,
@@ -244,7 +248,7 @@ static const ct_option options[] = {
      "the same, so this shows that the plan changes nothing; it takes many times longer.",
      0, 0},
     CT_OPTION_WEIGHTS,
-    CT_OPTION_DEVICE,
+    CT_OPTION_DEVICES,
     CT_OPTION_COMPUTE,
     CT_OPTION_THREADS,
 };

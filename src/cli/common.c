@@ -25,12 +25,24 @@ ct_model_options ct_cli_model_options(const ct_args *args)
     };
 }
 
+ct_status ct_cli_model_options_one(const ct_args *args, const char *dir,
+                                   char device[CT_DEVICE_NAME], ct_model_options *out, ct_err *err)
+{
+    *out = ct_cli_model_options(args);
+    ct_status st = ct_device_choose_one(dir, out, device, err);
+    out->device = device;
+    return st;
+}
+
 ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err)
 {
-    ct_model_options options = ct_cli_model_options(args);
+    ct_model_options options;
+    char device[CT_DEVICE_NAME];
+    const char *dir = ct_args_text(args, "--model", NULL);
+    ct_status st = ct_cli_model_options_one(args, dir, device, &options, err);
+    if (st != CT_OK) return st;
     options.window_visible = ct_args_int(args, "--window-visible", 0);
-    ct_status st =
-        ct_model_open_unhashed(ct_args_text(args, "--model", NULL), &options, model, err);
+    st = ct_model_open_unhashed(dir, &options, model, err);
     if (st != CT_OK) return st;
     ct_cli_warn_memory(args, *model); /* before the hash, which reads all of them */
     return ct_model_hash(*model, err);

@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "cli/args.h"
+#include "model/devices.h"
 
 /* Options that open a model, for a verb's table. */
 #define CT_OPTION_MODEL                                                                            \
@@ -19,6 +20,16 @@
         "--device", NULL, CT_ARG_TEXT, "NAME",                                                     \
             "Where to compute: cpu (default), cuda or cuda:N (a GPU), cuda:N+M (the layers of a "  \
             "model spread over several), or ref, the slow scalar reference.",                      \
+            0, 0                                                                                   \
+    }
+/* Of a verb that spreads its work over several. */
+#define CT_OPTION_DEVICES                                                                          \
+    {                                                                                              \
+        "--device", NULL, CT_ARG_TEXT, "NAME,...",                                                 \
+            "Where to compute: cpu (default), cuda or cuda:N (a GPU), or ref, the slow "           \
+            "scalar reference. With several (cuda:0,1) a copy of the model lies on each and the "  \
+            "cells are spread over them, with the same outcomes; cuda:all: as many copies as the " \
+            "GPUs there hold.",                                                                    \
             0, 0                                                                                   \
     }
 #define CT_OPTION_WEIGHTS                                                                          \
@@ -58,6 +69,11 @@
 
 /* What --device, --compute, --threads and --weights say. */
 ct_model_options ct_cli_model_options(const ct_args *args);
+/* The same with the one device, written to `device`, that --device means for the model in `dir` (NULL:
+ * none in particular). */
+ct_status ct_cli_model_options_one(const ct_args *args, const char *dir,
+                                   char device[CT_DEVICE_NAME], ct_model_options *out,
+                                   ct_err *err) CT_CHECK;
 /* Opens the model that --model names with these and --window-visible, after a warning if its weights are larger than memory. */
 ct_status ct_cli_open_model(const ct_args *args, ct_model **model, ct_err *err) CT_CHECK;
 

@@ -269,6 +269,8 @@ typedef struct ct_ops {
     size_t (*scratch_bytes)(const ct_op_sizes *sizes);
 
     /* ---- memory ---- */
+    /* Devices of this kind that are there, by number from 0. NULL: the host, which is one. */
+    int (*count)(void);
     /* Device number `index`; *out may be NULL where the backend needs none. */
     ct_status (*open)(int index, ct_device **out, ct_err *err) CT_CHECK;
     void (*close)(ct_device *device);

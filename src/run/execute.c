@@ -1,137 +1,66 @@
-/* execute.c - runs a plan: prefills the nodes of its tree, forks states, decodes cells in a batch.
+/* execute.c - runs plans: prefills the nodes of their trees, forks states, decodes cells in a batch.
  *
- * The schedule says what comes next (schedule.h); here it is done. Rows join and leave: cells decode
+ * A lane takes one plan after another and lets the rows of two overlap, so that its batch of rows stays
+ * full. The schedule says what comes next (schedule.h); here it is done. Rows join and leave: cells decode
  * together whatever their prompts. Prefill and decode are separate steps, so that their times are
  * known.
  *
  *   batches --prefill--> states of nodes --fork--> states of nodes below, rows --decode--> outbox
  *
- * A finished cell waits in the outbox for at most FLUSH_MS, or for the end of one step. Outcomes do
- * not depend on the batch, nor on where a state was forked (the engine's promise), so neither do
- * they on where a run was interrupted. All cells of a plan passed ct_request_check: making their
+ * Outcomes do not depend on the batch, nor on where a state was forked (the engine's promise), so
+ * neither do they on where a run was interrupted, nor on how many lanes there are. All cells of a plan passed ct_request_check: making their
  * jobs fails for what ends the run only, or with a cell's own logits.
  */
-#include <stdio.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "io/file.h"
-#include "run/work.h"
+#include "run/outbox.h"
 
-enum {
-    OUTBOX = 64, /* cells in one transaction */
-    FLUSH_MS = 200,
-    PROGRESS_MS = 100,
-};
+/* A plan that a lane has begun. */
+typedef struct stretch {
+    const ct_plan *plan; /* NULL: none */
+    ct_schedule schedule;
+    ct_job **states;    /* by node; NULL: not prefilled yet, or gone on from */
+    double *prefill_ms; /* by node: an item's share of it and of those above */
+} stretch;
 
 typedef struct running_row {
     ct_job *job;
-    size_t node, item; /* of the plan */
+    stretch *of;
+    size_t node, item; /* of its plan */
     uint32_t cell;
     double prefill_ms, decode_ms;
 } running_row;
 
-typedef struct runner {
+/* What the lanes of a run share. */
+typedef struct execution {
     ct_work *work;
-    const ct_plan *plan;
-    ct_schedule schedule;
+    const ct_plans *plans;
+    atomic_size_t next_plan;
+    ct_outbox *box;
+} execution;
+
+typedef struct runner {
+    execution *shared;
+    ct_work *work;
+    ct_outbox *box;
+    ct_model *model;
+    pthread_t thread;
+    bool started;
     ct_session *session;
-    size_t n_refused;
-    int64_t done_before; /* cells that other models of this run have finished */
-    ct_job **states;     /* by node; NULL: not prefilled yet, or gone on from */
-    double *prefill_ms;  /* by node: an item's share of it and of those above */
+    stretch stretches[2]; /* that which is at work, and the one before, whose rows may go on */
+    stretch *now, *before;
     running_row *rows;
     ct_job **row_jobs;
     size_t n_rows;
-
-    ct_cell outbox[OUTBOX];
-    uint32_t outbox_cell[OUTBOX];
-    char *outbox_text[OUTBOX], *outbox_error[OUTBOX];
-    int32_t *outbox_ids[OUTBOX];
-    size_t n_outbox;
-    bool unsynced;       /* recordings of cells in the outbox are not on the disk yet */
-    double oldest_ms;    /* when the first cell in the outbox was finished */
-    double last_step_ms; /* how long the last step took */
-
-    double shown_ms;
-    int64_t tokens;
+    double last_step_ms;
 } runner;
 
 /* ---- finished cells -------------------------------------------------------------------------- */
-
-static void drop_outbox(runner *r)
-{
-    for (size_t i = 0; i < r->n_outbox; i++) {
-        free(r->outbox_text[i]);
-        free(r->outbox_error[i]);
-        free(r->outbox_ids[i]);
-    }
-    r->n_outbox = 0;
-}
-
-static ct_status flush(runner *r, ct_err *err)
-{
-    ct_work *work = r->work;
-    /* A stored cell has its recording, whatever happens: one sync for all files. */
-    ct_status st = r->unsynced ? ct_dir_sync(work->recordings, err) : CT_OK;
-    r->unsynced = false;
-    if (st == CT_OK) st = ct_store_put(work->store, r->outbox, r->n_outbox, err);
-    for (size_t i = 0; st == CT_OK && i < r->n_outbox; i++) {
-        bool done = r->outbox[i].status == CT_CELL_DONE;
-        work->result->done += done;
-        work->result->failed += !done;
-        if (!done && !work->result->first_error[0])
-            snprintf(work->result->first_error, sizeof work->result->first_error,
-                     "length %lld, depth %lld: %s", (long long)r->outbox[i].length,
-                     (long long)r->outbox[i].depth, r->outbox[i].error);
-        ct_prompt *prompt = &work->prompts[work->grid.cells[r->outbox_cell[i]].point];
-        if (--prompt->cells_left == 0) ct_niah_request_clear(&prompt->request);
-    }
-    drop_outbox(r);
-    return st;
-}
-
-/* Writes if the oldest finished cell has waited long enough, or the next step may take long. */
-static ct_status flush_if_due(runner *r, ct_err *err)
-{
-    if (r->n_outbox == 0) return CT_OK;
-    if (ct_now_ms() - r->oldest_ms + r->last_step_ms < FLUSH_MS) return CT_OK;
-    return flush(r, err);
-}
-
-/* The next place in the outbox, with everything but the outcome filled in. */
-static ct_status post(runner *r, uint32_t cell, ct_cell **out, ct_err *err)
-{
-    ct_status st = r->n_outbox == OUTBOX ? flush(r, err) : CT_OK;
-    if (st != CT_OK) return st;
-    if (r->n_outbox == 0) r->oldest_ms = ct_now_ms();
-    size_t i = r->n_outbox++;
-    r->outbox_cell[i] = cell;
-    r->outbox_text[i] = r->outbox_error[i] = NULL;
-    r->outbox_ids[i] = NULL;
-    ct_work_cell(r->work, cell, &r->outbox[i]);
-    r->outbox[i].finished_unix_ms = ct_unix_ms();
-    *out = &r->outbox[i];
-    return CT_OK;
-}
-
-static ct_status post_failed(runner *r, uint32_t cell, const char *error, ct_err *err)
-{
-    ct_cell *c;
-    char *copy = ct_strdup(error, err);
-    if (!copy) return CT_ERR_MEMORY;
-    ct_status st = post(r, cell, &c, err);
-    if (st != CT_OK) {
-        free(copy);
-        return st;
-    }
-    r->outbox_error[r->n_outbox - 1] = copy;
-    c->error = copy;
-    c->status = CT_CELL_FAILED;
-    return CT_OK;
-}
 
 /* What a cell's failure must not hide: the machine's state, which the next cell would meet, too. */
 static bool ends_run(ct_status st)
@@ -176,7 +105,7 @@ static ct_status write_recording(runner *r, const running_row *row, ct_err *err)
     if (!path) return CT_ERR_MEMORY;
     const int32_t *ids = ct_job_fed(row->job, &n);
     ct_status st = ct_recording_write(recording, path, ids, n, false, err);
-    r->unsynced = true;
+    ct_outbox_recorded(r->box);
     free(path);
     return st;
 }
@@ -199,7 +128,7 @@ static ct_status post_done(runner *r, const running_row *row, ct_err *err)
     if (st == CT_OK) st = write_recording(r, row, &why);
     if (st != CT_OK) {
         if (ends_run(st)) *err = why;
-        else st = post_failed(r, row->cell, why.text, err);
+        else st = ct_outbox_failed(r->box, row->cell, why.text, err);
         goto done;
     }
     copy = malloc(n * sizeof *copy + 1);
@@ -208,59 +137,34 @@ static ct_status post_done(runner *r, const running_row *row, ct_err *err)
         goto done;
     }
     memcpy(copy, ids, n * sizeof *copy);
-    ct_cell *c;
-    CT_TRY(post(r, row->cell, &c, err));
-    size_t i = r->n_outbox - 1;
-    r->outbox_text[i] = text;
-    r->outbox_ids[i] = copy;
-    c->status = CT_CELL_DONE;
-    c->text = text;
-    c->ids = copy;
-    c->n_ids = n;
-    c->score = score;
-    c->max_score = max_score;
-    c->audit = *ct_job_audit(row->job);
-    c->prefill_ms = row->prefill_ms;
-    c->decode_ms = row->decode_ms;
-    text = NULL;
-    copy = NULL;
+    ct_cell c;
+    ct_work_cell(r->work, row->cell, &c);
+    c.status = CT_CELL_DONE;
+    c.text = text;
+    c.ids = copy;
+    c.n_ids = n;
+    c.score = score;
+    c.max_score = max_score;
+    c.audit = *ct_job_audit(row->job);
+    c.prefill_ms = row->prefill_ms;
+    c.decode_ms = row->decode_ms;
+    return ct_outbox_done(r->box, row->cell, &c, text, copy, err);
 done:
     free(text);
-    free(copy);
     return st;
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
-static void show_progress(runner *r, bool force)
-{
-    const ct_run_options *o = r->work->options;
-    double now = ct_now_ms();
-    if (!o->progress || (!force && now - r->shown_ms < PROGRESS_MS)) return;
-    r->shown_ms = now;
-    const ct_run_result *result = r->work->result;
-    const ct_run_progress p = {
-        .cells_done = result->stored + result->done + result->failed + (int64_t)r->n_outbox,
-        .cells_total = result->stored + r->done_before + (int64_t)r->plan->n_items +
-                       (int64_t)r->n_refused + r->work->later,
-        .cells_first = result->stored,
-        .tokens = r->tokens,
-        .elapsed_ms = now - r->work->run_begin_ms,
-    };
-    o->progress(o->user, &p);
-}
-
 /* One step of the engine, with what must happen between steps. */
 static ct_status step(runner *r, ct_job *const *jobs, size_t n, double *ms, ct_err *err)
 {
-    if (ct_work_stopped(r->work)) return ct_fail(err, CT_ERR_INTERRUPTED, "run: interrupted");
+    ct_status st = ct_outbox_check_stop(r->box, err);
+    if (st != CT_OK) return st;
     double begin = ct_now_ms();
-    ct_status st = ct_jobs_step(r->session, jobs, n, err);
-    *ms = ct_now_ms() - begin;
-    r->last_step_ms = *ms;
-    if (st == CT_OK) st = flush_if_due(r, err);
-    show_progress(r, false);
-    return st;
+    st = ct_jobs_step(r->session, jobs, n, err);
+    r->last_step_ms = *ms = ct_now_ms() - begin;
+    return st == CT_OK ? ct_outbox_tend(r->box, r->last_step_ms, err) : st;
 }
 
 /* ---- prefill --------------------------------------------------------------------------------- */
@@ -269,20 +173,21 @@ static ct_status step(runner *r, ct_job *const *jobs, size_t n, double *ms, ct_e
 static ct_status start_node(runner *r, size_t index, ct_err *err)
 {
     ct_status st = CT_OK;
-    const ct_plan_node *node = &r->plan->nodes[index];
-    const ct_plan_item *leader = &r->plan->items[node->first_item + node->n_items - 1];
-    ct_job **parent = node->parent == CT_PLAN_NONE ? NULL : &r->states[node->parent];
+    stretch *s = r->now;
+    const ct_plan_node *node = &s->plan->nodes[index];
+    const ct_plan_item *leader = &s->plan->items[node->first_item + node->n_items - 1];
+    ct_job **parent = node->parent == CT_PLAN_NONE ? NULL : &s->states[node->parent];
     ct_generate_request request;
     ct_work_request(r->work, leader->cell, &request);
     if (!parent) {
-        CT_TRY(ct_job_new(r->work->model, &request, &r->states[index], err));
+        CT_TRY(ct_job_new(r->model, &request, &s->states[index], err));
     } else if (node->in_place) { /* the parent's leader is this node's */
-        r->states[index] = *parent;
+        s->states[index] = *parent;
         *parent = NULL;
     } else {
-        CT_TRY(ct_job_fork(*parent, &request, &r->states[index], err));
+        CT_TRY(ct_job_fork(*parent, &request, &s->states[index], err));
     }
-    CT_TRY(ct_job_pause_at(r->states[index], node->n_children > 0 ? node->end : INT64_MAX, err));
+    CT_TRY(ct_job_pause_at(s->states[index], node->n_children > 0 ? node->end : INT64_MAX, err));
 done:
     return st;
 }
@@ -291,7 +196,8 @@ static ct_status prefill_batch(runner *r, const ct_plan_batch *batch, ct_err *er
 {
     ct_status st = CT_OK;
     ct_job *jobs[CT_PLAN_TOGETHER];
-    const ct_plan_node *nodes = r->plan->nodes + batch->first;
+    stretch *s = r->now;
+    const ct_plan_node *nodes = s->plan->nodes + batch->first;
     double ms, total_ms = 0;
     int64_t tokens = 0;
     for (size_t i = 0; i < batch->count; i++) {
@@ -301,19 +207,19 @@ static ct_status prefill_batch(runner *r, const ct_plan_batch *batch, ct_err *er
     for (;;) {
         size_t n = 0;
         for (size_t i = 0; i < batch->count; i++) {
-            ct_job *job = r->states[batch->first + i];
+            ct_job *job = s->states[batch->first + i];
             if (ct_job_position(job) < nodes[i].end) jobs[n++] = job;
         }
         if (n == 0) break;
         CT_TRY(step(r, jobs, n, &ms, err));
         total_ms += ms;
     }
-    r->tokens += tokens;
+    ct_outbox_count_tokens(r->box, tokens);
     for (size_t i = 0; i < batch->count; i++) {
         const ct_plan_node *node = &nodes[i];
-        double above = node->parent == CT_PLAN_NONE ? 0 : r->prefill_ms[node->parent];
+        double above = node->parent == CT_PLAN_NONE ? 0 : s->prefill_ms[node->parent];
         double share = tokens > 0 ? (double)(node->end - node->begin) / (double)tokens : 0;
-        r->prefill_ms[batch->first + i] = above + total_ms * share / (double)node->n_items;
+        s->prefill_ms[batch->first + i] = above + total_ms * share / (double)node->n_items;
     }
 done:
     return st;
@@ -324,7 +230,7 @@ done:
 /* Ends row i. */
 static void drop_row(runner *r, size_t i)
 {
-    ct_schedule_leave(&r->schedule, r->rows[i].node, r->rows[i].item);
+    ct_schedule_leave(&r->rows[i].of->schedule, r->rows[i].node, r->rows[i].item);
     ct_job_free(r->rows[i].job);
     r->rows[i] = r->rows[--r->n_rows];
 }
@@ -349,23 +255,25 @@ static ct_status leave_rows(runner *r, ct_err *err)
 static ct_status join_row(runner *r, const ct_schedule_task *task, ct_err *err)
 {
     ct_status st = CT_OK;
+    stretch *s = r->now;
     running_row *row = &r->rows[r->n_rows++];
-    *row = (running_row){.node = task->node,
+    *row = (running_row){.of = s,
+                         .node = task->node,
                          .item = task->item,
-                         .cell = r->plan->items[task->item].cell,
-                         .prefill_ms = r->prefill_ms[task->node]};
+                         .cell = s->plan->items[task->item].cell,
+                         .prefill_ms = s->prefill_ms[task->node]};
     if (task->in_place) {
-        row->job = r->states[task->node];
-        r->states[task->node] = NULL;
+        row->job = s->states[task->node];
+        s->states[task->node] = NULL;
         return leave_rows(r, err);
     }
     ct_generate_request request;
     ct_err why = {0};
     ct_work_request(r->work, row->cell, &request);
-    st = ct_job_fork(r->states[task->node], &request, &row->job, &why);
+    st = ct_job_fork(s->states[task->node], &request, &row->job, &why);
     if (st == CT_OK) return leave_rows(r, err);
     if (ends_run(st)) *err = why;
-    else st = post_failed(r, row->cell, why.text, err);
+    else st = ct_outbox_failed(r->box, row->cell, why.text, err);
     drop_row(r, r->n_rows - 1);
     return st;
 }
@@ -377,45 +285,72 @@ static ct_status decode_step(runner *r, ct_err *err)
     ct_status st = step(r, r->row_jobs, r->n_rows, &ms, err);
     if (st != CT_OK) return st;
     for (size_t i = 0; i < r->n_rows; i++) r->rows[i].decode_ms += ms / (double)r->n_rows;
-    r->tokens += (int64_t)r->n_rows;
+    ct_outbox_count_tokens(r->box, (int64_t)r->n_rows);
     return leave_rows(r, err);
 }
 
-/* ---- the whole ------------------------------------------------------------------------------- */
+/* ---- lanes ----------------------------------------------------------------------------------- */
 
-static ct_status make_room(runner *r, ct_err *err)
+static void end_stretch(stretch *s)
 {
-    size_t nodes = r->plan->n_nodes + 1, rows = r->plan->limits.rows;
-    r->states = calloc(nodes, sizeof *r->states);
-    r->prefill_ms = calloc(nodes, sizeof *r->prefill_ms);
-    r->rows = calloc(rows, sizeof *r->rows);
-    r->row_jobs = calloc(rows, sizeof(ct_job *));
-    if (!r->states || !r->prefill_ms || !r->rows || !r->row_jobs)
-        return ct_fail_memory(err, "run", nodes * sizeof *r->prefill_ms + rows * sizeof *r->rows);
-    return ct_schedule_init(&r->schedule, r->plan, err);
+    for (size_t i = 0; s->states && i < s->plan->n_nodes; i++) ct_job_free(s->states[i]);
+    free(s->states);
+    free(s->prefill_ms);
+    ct_schedule_clear(&s->schedule);
+    *s = (stretch){0};
 }
 
-ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const ct_refused *refused,
-                          size_t n_refused, ct_err *err)
+/* Takes the next plan, if there is one; the rows of the one before go on beside it. */
+static ct_status next_stretch(runner *r, bool *taken, ct_err *err)
+{
+    size_t i = atomic_fetch_add(&r->shared->next_plan, 1);
+    *taken = i < r->shared->plans->n;
+    if (!*taken) return CT_OK;
+    stretch *s = r->before;
+    r->before = r->now;
+    r->before->schedule.beside = NULL;
+    r->now = s;
+    end_stretch(s); /* all of its rows have ended */
+    s->plan = &r->shared->plans->list[i];
+    s->states = calloc(s->plan->n_nodes + 1, sizeof *s->states);
+    s->prefill_ms = calloc(s->plan->n_nodes + 1, sizeof *s->prefill_ms);
+    if (!s->states || !s->prefill_ms)
+        return ct_fail_memory(err, "run", s->plan->n_nodes * sizeof *s->prefill_ms);
+    ct_status st = ct_schedule_init(&s->schedule, s->plan, err);
+    if (r->before->plan) s->schedule.beside = &r->before->schedule;
+    return st;
+}
+
+/* The next task; CT_DO_END when no plan is left. */
+static ct_status next_task(runner *r, ct_schedule_task *task, ct_err *err)
+{
+    bool more = !r->now->plan || ct_schedule_all_begun(&r->now->schedule);
+    while (more && r->before->schedule.n_rows == 0) {
+        ct_status st = next_stretch(r, &more, err);
+        if (st != CT_OK) return st;
+        more = more && ct_schedule_all_begun(&r->now->schedule); /* it has no cells */
+    }
+    *task =
+        r->now->plan ? ct_schedule_next(&r->now->schedule) : (ct_schedule_task){.what = CT_DO_END};
+    return CT_OK;
+}
+
+static ct_status run_lane(runner *r, ct_err *err)
 {
     ct_status st;
-    runner *r = calloc(1, sizeof *r);
-    if (!r) return ct_fail_memory(err, "run", sizeof *r);
-    r->work = work;
-    r->plan = plan;
-    r->n_refused = n_refused;
-    r->done_before = work->result->done + work->result->failed;
-    r->tokens = work->tokens;
-    CT_TRY(make_room(r, err));
-    show_progress(r, true);
-    for (size_t i = 0; i < n_refused; i++)
-        CT_TRY(post_failed(r, refused[i].cell, refused[i].why, err));
-    CT_TRY(ct_session_new(work->model, &r->session, err));
+    size_t rows = r->shared->plans->n > 0 ? r->shared->plans->list[0].limits.rows : 1;
+    r->rows = calloc(rows, sizeof *r->rows);
+    r->row_jobs = calloc(rows, sizeof(ct_job *));
+    if (!r->rows || !r->row_jobs) CT_TRY(ct_fail_memory(err, "run", rows * sizeof *r->rows));
+    CT_TRY(ct_session_new(r->model, &r->session, err));
     for (bool more = true; more;) {
-        ct_schedule_task task = ct_schedule_next(&r->schedule);
+        ct_schedule_task task;
+        /* What has ended must not wait for the next step. */
+        CT_TRY(ct_outbox_tend(r->box, r->last_step_ms, err));
+        CT_TRY(next_task(r, &task, err));
         switch (task.what) {
         case CT_DO_PREFILL:
-            CT_TRY(prefill_batch(r, &plan->batches[task.batch], err));
+            CT_TRY(prefill_batch(r, &r->now->plan->batches[task.batch], err));
             break;
         case CT_DO_JOIN:
             CT_TRY(join_row(r, &task, err));
@@ -426,29 +361,64 @@ ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const ct_refused *
         case CT_DO_END:
             more = false;
         }
-        CT_TRY(flush_if_due(r, err)); /* what has ended must not wait for the next step */
     }
 done:
-    /* What is finished is kept, however the run ends; the first error is the one reported. */
-    if (r->n_outbox > 0) {
-        ct_err late = {0};
-        ct_status flushed = flush(r, &late);
-        if (st == CT_OK && flushed != CT_OK) {
-            st = flushed;
-            if (err) *err = late;
-        }
-    }
-    show_progress(r, true);
-    work->tokens = r->tokens;
-    drop_outbox(r);
     for (size_t i = 0; i < r->n_rows; i++) ct_job_free(r->rows[i].job);
-    for (size_t i = 0; r->states && i < plan->n_nodes; i++) ct_job_free(r->states[i]);
-    free(r->states);
-    free(r->prefill_ms);
+    end_stretch(&r->stretches[0]);
+    end_stretch(&r->stretches[1]);
     free(r->rows);
     free(r->row_jobs);
-    ct_schedule_clear(&r->schedule);
     ct_session_free(r->session);
-    free(r);
+    return st;
+}
+
+static void *lane_thread(void *of)
+{
+    runner *r = of;
+    ct_err why = {0};
+    ct_status st = run_lane(r, &why);
+    why.status = st;
+    if (st != CT_OK) ct_outbox_fail(r->box, &why);
+    return NULL;
+}
+
+/* Lanes beyond the first are threads of their own; what they leave undone if one cannot be had, the
+ * others do. */
+static void run_lanes(execution *e, runner *lanes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        runner *r = &lanes[i];
+        *r = (runner){.shared = e, .work = e->work, .box = e->box, .model = e->work->lanes[i]};
+        r->now = &r->stretches[0];
+        r->before = &r->stretches[1];
+        r->started = i > 0 && pthread_create(&r->thread, NULL, lane_thread, r) == 0;
+    }
+    lane_thread(&lanes[0]);
+    for (size_t i = 1; i < n; i++)
+        if (lanes[i].started) pthread_join(lanes[i].thread, NULL);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+ct_status ct_work_execute(ct_work *work, const ct_plans *plans, const ct_refused *refused,
+                          size_t n_refused, ct_err *err)
+{
+    execution e = {.work = work, .plans = plans};
+    ct_err why = {0};
+    ct_status st = CT_OK;
+    size_t planned = n_refused, n = work->n_lanes < plans->n ? work->n_lanes : plans->n;
+    for (size_t i = 0; i < plans->n; i++) planned += plans->list[i].n_items;
+    runner *lanes = calloc(n + 1, sizeof *lanes);
+    if (!lanes) return ct_fail_memory(err, "run", n * sizeof *lanes);
+    st = ct_outbox_new(work, (int64_t)planned, &e.box, err);
+    if (st != CT_OK) goto done;
+    for (size_t i = 0; i < n_refused && st == CT_OK; i++)
+        st = ct_outbox_failed(e.box, refused[i].cell, refused[i].why, &why);
+    why.status = st;
+    if (st != CT_OK) ct_outbox_fail(e.box, &why);
+    else if (n > 0) run_lanes(&e, lanes, n);
+    st = ct_outbox_close(e.box, err);
+done:
+    free(lanes);
     return st;
 }

@@ -126,7 +126,7 @@ int64_t ct_memory_free(void)
     return (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
 }
 
-char *ct_machine(ct_err *err)
+char *ct_machine(const char *devices, ct_err *err)
 {
     char cpu[128] = "unknown CPU", line[512];
     FILE *f = fopen("/proc/cpuinfo", "re");
@@ -140,6 +140,6 @@ char *ct_machine(ct_err *err)
     if (f) fclose(f);
     struct utsname kernel;
     if (uname(&kernel) != 0) memset(&kernel, 0, sizeof kernel);
-    return ct_strf(err, "%s, %ld cores, %s %s %s", cpu, sysconf(_SC_NPROCESSORS_ONLN),
-                   kernel.sysname, kernel.release, kernel.machine);
+    return ct_strf(err, "%s, %ld cores, %s %s %s, on %s", cpu, sysconf(_SC_NPROCESSORS_ONLN),
+                   kernel.sysname, kernel.release, kernel.machine, devices);
 }

@@ -455,6 +455,32 @@ static ct_status count_steps(ct_plan *p, ct_err *err)
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
+ct_status ct_plan_sort(ct_plan_item *items, size_t n, ct_plan_compare_fn order, void *user,
+                       ct_err *err)
+{
+    ct_plan_item *given = malloc((n + 1) * sizeof *given);
+    size_t *indices = malloc((2 * n + 1) * sizeof *indices);
+    ct_status st = CT_OK;
+    if (!given || !indices) {
+        st = ct_fail_memory(err, "plan", n * sizeof *given);
+        goto done;
+    }
+    memcpy(given, items, n * sizeof *given);
+    builder b = {.compare = order,
+                 .user = user,
+                 .given = given,
+                 .n = n,
+                 .order = indices,
+                 .spare = indices + n};
+    for (size_t i = 0; i < n; i++) indices[i] = i;
+    sort_items(&b);
+    for (size_t i = 0; i < n; i++) items[i] = given[indices[i]];
+done:
+    free(given);
+    free(indices);
+    return st;
+}
+
 ct_status ct_plan_new(const ct_plan_item *items, size_t n, ct_plan_compare_fn order, void *user,
                       const ct_plan_limits *limits, ct_plan *out, ct_err *err)
 {

@@ -85,6 +85,9 @@ typedef struct ct_plan {
     int64_t peak_bytes; /* of states and recordings, at most limits.memory */
 } ct_plan;
 
+/* Puts the items into their order, those that compare alike in the order given. A plan does so itself. */
+ct_status ct_plan_sort(ct_plan_item *items, size_t n, ct_plan_compare_fn compare, void *user,
+                       ct_err *err) CT_CHECK;
 /* Plans the items. CT_ERR_LIMIT, saying what is needed, if one sequence alone takes more than
  * limits->memory. Otherwise any limit gives a plan: the less, the more is computed again. */
 ct_status ct_plan_new(const ct_plan_item *items, size_t n, ct_plan_compare_fn compare, void *user,

@@ -28,10 +28,7 @@ static ct_status open_model(ct_work *work, ct_err *err)
     ct_status st;
     CT_TRY(ct_study_model_dir(study, work->at, o->model_root, &dir, err));
     CT_TRY(ct_tokenizer_open(dir, &work->tokenizer, err));
-    if (o->dry_run && o->weights) /* weights of any size, without making them */
-        CT_TRY(ct_model_describe(dir, &options, &work->model, err));
-    else CT_TRY(ct_model_open_unhashed(dir, &options, &work->model, err));
-    work->info = ct_model_get_info(work->model);
+    CT_TRY(ct_work_open_copies(work, dir, &options, err));
 done:
     free(dir);
     return st;
@@ -194,7 +191,7 @@ void ct_work_clear(ct_work *work)
     free(work->prompts);
     free(work->keys);
     free(work->records);
-    ct_model_close(work->model);
+    ct_work_close_copies(work);
     ct_tokenizer_close(work->tokenizer);
     ct_grid_clear(&work->grid);
 }

@@ -128,70 +128,6 @@ done:
     return st;
 }
 
-/* ---- plan ------------------------------------------------------------------------------------ */
-
-static int compare_items(void *user, const ct_plan_item *a, const ct_plan_item *b, int64_t *shared)
-{
-    const ct_work *work = user;
-    ct_generate_request x, y;
-    int order;
-    ct_work_request(work, a->cell, &x);
-    ct_work_request(work, b->cell, &y);
-    *shared = ct_request_shared_prefill(work->model, &x, &y, &order);
-    return order;
-}
-
-/* For a run without sharing: what is given in order stays so, and no two items share a row. */
-static int keep_apart(void *user, const ct_plan_item *a, const ct_plan_item *b, int64_t *shared)
-{
-    (void)user, (void)a, (void)b;
-    *shared = 0;
-    return -1;
-}
-
-static int64_t most(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-static ct_status make_plan(ct_work *work, const todo *left, ct_plan *plan, ct_err *err)
-{
-    const ct_model_info *info = work->info;
-    ct_run_result *result = work->result;
-    bool full = work->semantics.prefill_window_full;
-    result->memory_limit = work->options->memory;
-    int64_t of_device = ct_model_free_bytes(work->model);
-    result->memory_of_device = of_device >= 0;
-    if (result->memory_limit <= 0 && of_device >= 0)
-        result->memory_limit = of_device / 10 * 9; /* the rest: lists, recorded passes, fragments */
-    if (result->memory_limit <= 0) result->memory_limit = ct_memory_free() / 2;
-    const ct_plan_limits limits = {
-        .memory = result->memory_limit,
-        /* With each state goes the distribution of its newest token (in the host's memory always). */
-        .sequence_bytes = info->state_bytes_fixed + info->vocab * (int64_t)sizeof(float),
-        .block_bytes = info->state_bytes_per_block,
-        .window = full || info->window <= 0 ? -1 : info->window - 1,
-        .step_tokens = ct_model_step_tokens(work->model),
-        .rows = work->options->alone ? 1 : (size_t)work->model->ops->decode_rows,
-        .begins_anew = work->semantics.kv_cache_off,
-    };
-    double begin = ct_now_ms();
-    ct_status st =
-        ct_plan_new(left->items, left->n_items, work->options->alone ? keep_apart : compare_items,
-                    work, &limits, plan, err);
-    result->plan_ms += ct_now_ms() - begin;
-    result->segments += (int64_t)plan->n_nodes;
-    result->batches += (int64_t)plan->n_batches;
-    result->forks += (int64_t)plan->n_forks;
-    result->prefill_tokens_plain += plan->tokens_plain;
-    result->prefill_tokens_planned += plan->tokens_planned;
-    result->decode_steps += plan->decode_steps;
-    result->decode_rows = most(result->decode_rows, (int64_t)plan->decode_rows);
-    result->state_bytes = most(result->state_bytes, plan->peak_bytes);
-    result->weight_bytes = most(result->weight_bytes, info->weight_bytes);
-    return st;
-}
-
 /* ---- store ----------------------------------------------------------------------------------- */
 
 /* A study's models share these while they run one after another. */
@@ -265,7 +201,7 @@ static ct_status begin(execution *e, const ct_work *work, bool anything, bool *b
 {
     if (!anything && !e->anew && !work->hidden) return CT_OK;
     ct_status st;
-    char *machine = ct_machine(err);
+    char *machine = ct_machine(e->result->devices, err);
     if (!machine) return CT_ERR_MEMORY;
     const ct_provenance p = {
         .version = ct_version(),
@@ -364,7 +300,7 @@ static ct_status run_model(execution *e, size_t at, ct_err *err)
                     .recordings = e->recordings,
                     .limit = e->limit};
     todo left = {0};
-    ct_plan plan = {0};
+    ct_plans plans = {0};
     bool begun = false;
     int64_t recordings = e->result->recordings;
     CT_TRY(ct_work_open(&work, err));
@@ -377,12 +313,12 @@ static ct_status run_model(execution *e, size_t at, ct_err *err)
     e->limit = work.limit;
     e->later -= (int64_t)work.grid.n_cells;
     work.later = e->later < e->limit ? e->later : e->limit;
-    CT_TRY(make_plan(&work, &left, &plan, err));
+    CT_TRY(ct_work_plan(&work, left.items, left.n_items, &plans, err));
     if (e->options->dry_run) goto done;
     if (e->result->recordings > recordings) CT_TRY(ct_dir_make(e->recordings, err));
     CT_TRY(begin(e, &work, left.n_items + left.n_refused > 0, &begun, err));
     if (left.n_items + left.n_refused > 0)
-        CT_TRY(ct_work_execute(&work, &plan, left.refused, left.n_refused, err));
+        CT_TRY(ct_work_execute(&work, &plans, left.refused, left.n_refused, err));
 done:
     if (begun) {
         const char *how = st == CT_OK                ? "done"
@@ -396,7 +332,7 @@ done:
         }
     }
     e->tokens = work.tokens;
-    ct_plan_clear(&plan);
+    ct_plans_clear(&plans);
     clear_todo(&left);
     ct_work_clear(&work);
     return st;

@@ -173,8 +173,18 @@ void ct_schedule_clear(ct_schedule *s)
     *s = (ct_schedule){0};
 }
 
-/* The next item of the nodes that are open, if there is one and it fits. */
-static bool next_join(ct_schedule *s, ct_schedule_task *task)
+static size_t all_rows(const ct_schedule *s)
+{
+    return s->n_rows + (s->beside ? s->beside->n_rows : 0);
+}
+
+static bool fits(const ct_schedule *s, int64_t bytes)
+{
+    return bytes + (s->beside ? s->beside->bytes : 0) <= s->plan->limits.memory;
+}
+
+/* Goes on to the next open node with an item that has not joined; whether there is one. */
+static bool find_item(ct_schedule *s)
 {
     const ct_plan_node *nodes = s->plan->nodes;
     while (s->node < s->open_end &&
@@ -182,7 +192,19 @@ static bool next_join(ct_schedule *s, ct_schedule_task *task)
         s->node++;
         s->joined = 0;
     }
-    if (s->node == s->open_end) return false;
+    return s->node < s->open_end;
+}
+
+bool ct_schedule_all_begun(ct_schedule *s)
+{
+    return !find_item(s) && s->next_batch == s->plan->n_batches;
+}
+
+/* The next item of the nodes that are open, if there is one and it fits. */
+static bool next_join(ct_schedule *s, ct_schedule_task *task)
+{
+    const ct_plan_node *nodes = s->plan->nodes;
+    if (!find_item(s)) return false;
     const ct_plan_node *node = &nodes[s->node];
     *task = (ct_schedule_task){.what = CT_DO_JOIN,
                                .node = s->node,
@@ -190,7 +212,7 @@ static bool next_join(ct_schedule *s, ct_schedule_task *task)
                                .in_place = s->joined + 1 == node->n_items};
     int64_t peak_before = s->peak_bytes;
     count_join(s, task->node, task->item, task->in_place, 1);
-    if (s->bytes > s->plan->limits.memory && s->n_rows > 0) {
+    if (!fits(s, s->bytes) && all_rows(s) > 0) {
         count_join(s, task->node, task->item, task->in_place, -1);
         s->peak_bytes = peak_before;
         *task = (ct_schedule_task){.what = CT_DO_DECODE};
@@ -206,7 +228,7 @@ static bool next_prefill(ct_schedule *s, ct_schedule_task *task)
 {
     const ct_plan_batch *batch = &s->plan->batches[s->next_batch];
     int64_t peak_before = s->peak_bytes;
-    if (count_batch(s, batch->first, batch->count) > s->plan->limits.memory && s->n_rows > 0) {
+    if (!fits(s, count_batch(s, batch->first, batch->count)) && all_rows(s) > 0) {
         uncount_batch(s, batch->first, batch->count);
         s->peak_bytes = peak_before;
         return false;
@@ -220,8 +242,8 @@ static bool next_prefill(ct_schedule *s, ct_schedule_task *task)
 
 ct_schedule_task ct_schedule_next(ct_schedule *s)
 {
-    ct_schedule_task task = {.what = s->n_rows > 0 ? CT_DO_DECODE : CT_DO_END};
-    if (s->n_rows == s->plan->limits.rows) return task;
+    ct_schedule_task task = {.what = all_rows(s) > 0 ? CT_DO_DECODE : CT_DO_END};
+    if (all_rows(s) == s->plan->limits.rows) return task;
     if (next_join(s, &task)) return task;
     if (s->next_batch < s->plan->n_batches) next_prefill(s, &task);
     return task;

@@ -15,6 +15,9 @@
 
 typedef struct ct_schedule {
     const ct_plan *plan;
+    /* NULL, or that of the stretch before, which has begun all it has: its rows go on beside these,
+     * and what they take counts. */
+    const struct ct_schedule *beside;
     uint32_t *users; /* [plan->n_blocks] states that can see the block */
     int64_t bytes, peak_bytes;
     size_t next_batch;
@@ -39,7 +42,9 @@ typedef struct ct_schedule_task {
 /* The plan must outlive the schedule. */
 ct_status ct_schedule_init(ct_schedule *schedule, const ct_plan *plan, ct_err *err) CT_CHECK;
 void ct_schedule_clear(ct_schedule *schedule);
-/* The next task, counted as done. */
+/* Nothing is left to begin, so that another schedule may begin beside this one. */
+bool ct_schedule_all_begun(ct_schedule *schedule);
+/* The next task, counted as done. CT_DO_END: no row is left, beside it neither. */
 ct_schedule_task ct_schedule_next(ct_schedule *schedule);
 /* A row of the item has ended. */
 void ct_schedule_leave(ct_schedule *schedule, size_t node, size_t item);

@@ -1,7 +1,7 @@
 /* work.h - what the run of one model of a study holds, shared by the files of run/.
  *
  * Owns the step from a cell of the grid to a request of the engine, and the cell's key. prepare.c
- * fills it, plan.c arranges it, execute.c runs it; run.c makes one for each model, one after another.
+ * fills it, lanes.c and plan.c arrange it, execute.c runs it; run.c makes one for each model, one after another.
  */
 #ifndef CT_RUN_WORK_H
 #define CT_RUN_WORK_H
@@ -9,6 +9,7 @@
 #include <cortado/lab.h>
 
 #include "base/hash.h"
+#include "model/devices.h"
 #include "run/grid.h"
 #include "run/schedule.h"
 #include "run/study.h"
@@ -34,7 +35,12 @@ typedef struct ct_work {
     bool hidden;           /* some stored cell of the study is not shown to readers yet */
     double begin_ms, run_begin_ms; /* of this model, of all */
     ct_grid grid;
-    ct_model *model;
+    ct_devices devices; /* of each copy of the model */
+    ct_model **copies;
+    size_t n_copies;
+    ct_model **lanes; /* [n_lanes] the copy that each computes with, borrowed from `copies` */
+    size_t n_lanes;
+    ct_model *model; /* the first copy: what is true of one is true of all */
     const ct_model_info *info;
     ct_tokenizer *tokenizer;
     ct_semantics semantics;
@@ -49,6 +55,14 @@ typedef struct ct_work {
 /* Fills the work of a model: its grid, the model, its prompts; and checks all that would make every
  * cell fail, with the study's line. No weight is read yet. */
 ct_status ct_work_open(ct_work *work, ct_err *err) CT_CHECK;
+/* Opens a copy of the model on each of the options' devices, all at the same time (for a dry run,
+ * without their weights), and fills in devices, copies, lanes, model and info. CT_ERR_USAGE if they
+ * would not all give the same bits. */
+ct_status ct_work_open_copies(ct_work *work, const char *dir, const ct_model_options *options,
+                              ct_err *err) CT_CHECK;
+void ct_work_close_copies(ct_work *work);
+/* Bytes that the states of one lane may take: the same for all lanes. */
+int64_t ct_work_memory(const ct_work *work, bool *of_device);
 /* Hashes the weights, makes the cells' keys and says which of them are recorded. */
 ct_status ct_work_identify(ct_work *work, ct_err *err) CT_CHECK;
 void ct_work_clear(ct_work *work);
@@ -77,16 +91,28 @@ typedef struct ct_refused {
     char *why;
 } ct_refused;
 
-/* Runs the plan's cells and stores them with those of `refused`, which only have an error. Ends
+/* The plans of stretches, in the order in which lanes take them. */
+typedef struct ct_plans {
+    ct_plan *list;
+    size_t n;
+} ct_plans;
+
+/* Plans the items, which it sorts, for the work's lanes; fills in what the result says of a plan. */
+ct_status ct_work_plan(ct_work *work, ct_plan_item *items, size_t n, ct_plans *out,
+                       ct_err *err) CT_CHECK;
+void ct_plans_clear(ct_plans *plans);
+
+/* Runs the plans' cells and stores them with those of `refused`, which only have an error. Ends
  * early with CT_ERR_INTERRUPTED, or when the engine or the store fails; what is finished is stored
  * in every case. Fills result->done, failed and first_error. */
-ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const ct_refused *refused,
+ct_status ct_work_execute(ct_work *work, const ct_plans *plans, const ct_refused *refused,
                           size_t n_refused, ct_err *err) CT_CHECK;
 
 /* Bytes of memory that are free (those of files in the cache are): of the machine, or of the control
  * group (a container) that this process is in, whichever has less. */
 int64_t ct_memory_free(void);
-/* CPU model, cores and kernel in one line. The caller frees; NULL if out of memory. */
-char *ct_machine(ct_err *err);
+/* CPU model, cores and kernel in one line, then the devices that computed. The caller frees; NULL if
+ * out of memory. */
+char *ct_machine(const char *devices, ct_err *err);
 
 #endif

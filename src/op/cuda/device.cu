@@ -106,6 +106,14 @@ static void device_close(ct_device *device)
     free(device);
 }
 
+static int device_count(void)
+{
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+    cudaGetLastError();
+    return 0;
+}
+
 static ct_status device_open(int index, ct_device **out, ct_err *err)
 {
     int count = 0;
@@ -329,6 +337,7 @@ extern "C" const ct_ops *ct_ops_cuda(void)
         .choose_compute = choose_compute,
         .cache_dtype = cache_dtype,
         .scratch_bytes = scratch_bytes,
+        .count = device_count,
         .open = device_open,
         .close = device_close,
         .alloc = memory_alloc,

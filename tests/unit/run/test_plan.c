@@ -587,6 +587,75 @@ static void ten_thousand_cells_are_planned_with_few_comparisons(void **state)
     ct_plan_clear(&plan);
 }
 
+/* Plans of stretches one after another as a lane runs them: the next begins when the last has nothing left
+ * to begin, and rows of two at most are there. */
+static void stretches_overlap_within_the_limits_of_one(void **state)
+{
+    (void)state;
+    enum { STRETCHES = 4 };
+    ct_err err = {0};
+    size_t overlapped = 0;
+    for (uint64_t seed = 1; seed <= 24; seed++) {
+        random_items(seed, 20 + seed * 5 % 67, seed % 3 == 0);
+        int64_t window = seed % 2 ? -1 : 100, least = least_memory(window, false);
+        ct_plan_limits limits = limits_of(seed % 4 < 2 ? least : 5 * least, window);
+        assert_ok(ct_plan_sort(w.items, w.n, compare, NULL, &err));
+        ct_plan plans[STRETCHES];
+        ct_schedule schedules[STRETCHES];
+        for (size_t i = 0; i < STRETCHES; i++) {
+            size_t first = w.n * i / STRETCHES, end = w.n * (i + 1) / STRETCHES;
+            assert_ok(
+                ct_plan_new(w.items + first, end - first, compare, NULL, &limits, &plans[i], &err));
+            assert_ok(ct_schedule_init(&schedules[i], &plans[i], &err));
+        }
+        struct {
+            row row;
+            size_t of;
+        } rows[64];
+        size_t n = 0, now = 0, joined = 0;
+        uint64_t at = 0;
+        for (;;) {
+            if (ct_schedule_all_begun(&schedules[now]) && now + 1 < STRETCHES &&
+                (now == 0 || schedules[now - 1].n_rows == 0)) {
+                overlapped += schedules[now].n_rows > 0;
+                schedules[now + 1].beside = &schedules[now];
+                now++;
+            }
+            ct_schedule_task task = ct_schedule_next(&schedules[now]);
+            if (task.what == CT_DO_END) break;
+            if (task.what == CT_DO_JOIN) {
+                assert_true(n < limits.rows);
+                int64_t steps = plans[now].items[task.item].steps;
+                rows[n].of = now;
+                rows[n++].row = (row){task.node, task.item, 0,
+                                      (int64_t)random_below(seed, &at, (uint64_t)steps + 1)};
+                joined++;
+            }
+            int64_t bytes = 0;
+            for (size_t i = 0; i < STRETCHES; i++) bytes += schedules[i].bytes;
+            assert_true(bytes <= limits.memory);
+            for (size_t i = 0; i < n;) {
+                rows[i].row.left -= task.what == CT_DO_DECODE;
+                if (rows[i].row.left > 0) {
+                    i++;
+                    continue;
+                }
+                ct_schedule_leave(&schedules[rows[i].of], rows[i].row.node, rows[i].row.item);
+                rows[i] = rows[--n];
+            }
+        }
+        assert_int_equal(n, 0);
+        assert_int_equal(now, STRETCHES - 1);
+        assert_int_equal(joined, w.n);
+        for (size_t i = 0; i < STRETCHES; i++) {
+            assert_int_equal(schedules[i].bytes, 0);
+            ct_schedule_clear(&schedules[i]);
+            ct_plan_clear(&plans[i]);
+        }
+    }
+    assert_true(overlapped > 24);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -599,6 +668,7 @@ int main(void)
         cmocka_unit_test(recordings_count_while_their_cells_decode),
         cmocka_unit_test(no_items_give_an_empty_plan),
         cmocka_unit_test(ten_thousand_cells_are_planned_with_few_comparisons),
+        cmocka_unit_test(stretches_overlap_within_the_limits_of_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -352,6 +352,97 @@ static void a_stopped_run_says_so_keeps_what_is_finished_and_resumes(void **stat
     free(resumed);
 }
 
+static const char *const lane_devices[] = {"cpu", "cpu,cpu", "cpu,cpu,cpu", "cpu,cpu,cpu,cpu,cpu"};
+enum { LANE_DEVICES = sizeof lane_devices / sizeof *lane_devices };
+
+static void cells_have_the_same_outcomes_however_many_lanes_compute_them(void **state)
+{
+    (void)state;
+    run_ok(MIXED, "one", 0);
+    char *one = outcomes("one");
+    int64_t least = least_memory(MIXED);
+    for (int i = 1; i < LANE_DEVICES; i++)
+        for (int little = 0; little < 2; little++) {
+            ct_err err = {0};
+            char out[32];
+            snprintf(out, sizeof out, "lanes%d-%d", i, little);
+            ct_study *study = study_of(MIXED);
+            ct_run_result result;
+            const ct_run_options options = {.out_dir = path_of(out),
+                                            .device = lane_devices[i],
+                                            /* of all lanes together, in the host's memory */
+                                            .memory = little ? least * (i == 3 ? 5 : i + 1) : 0,
+                                            .threads = 2};
+            assert_ok(ct_run_study(study, &options, &result, &err));
+            ct_study_close(study);
+            assert_int_equal(result.lanes, i == 3 ? 5 : i + 1);
+            assert_true(result.stretches >= result.lanes);
+            assert_int_equal(result.done, result.cells);
+            assert_int_equal(result.failed, 0);
+            assert_true(result.state_bytes <= result.memory_limit);
+            char *many = outcomes(out);
+            assert_string_equal(one, many);
+            free(many);
+        }
+    free(one);
+}
+
+static void a_stopped_run_goes_on_with_another_number_of_lanes(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    int64_t stored = 0;
+    int calls = 0;
+    ct_run_result result = {0};
+    ct_status st = CT_ERR_INTERRUPTED;
+    stop_at_tokens = 0;
+    for (int i = 0; i < 40 && st != CT_OK; i++) {
+        ct_study *study = study_of(MIXED);
+        stop = 0;
+        const ct_run_options options = {.out_dir = path_of("stopped-lanes"),
+                                        .device = lane_devices[i % LANE_DEVICES],
+                                        .threads = 1,
+                                        .stop = &stop,
+                                        .progress = stop_when_reached,
+                                        .user = &calls};
+        st = ct_run_study(study, &options, &result, &err);
+        ct_study_close(study);
+        assert_true(st == CT_OK || st == CT_ERR_INTERRUPTED);
+        assert_int_equal(result.stored, stored);
+        stored += result.done;
+        assert_int_equal(result.left, result.cells - stored);
+        stop_at_tokens += 1500;
+    }
+    assert_int_equal(st, CT_OK);
+    char *one = outcomes("one"), *resumed = outcomes("stopped-lanes");
+    assert_string_equal(one, resumed);
+    free(one);
+    free(resumed);
+}
+
+static void devices_that_would_give_other_bits_or_are_not_there_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *device, *part;
+        ct_status status;
+    } bad[] = {
+        {"cpu,ref", "expected devices of one kind", CT_ERR_USAGE},
+        {"cpu,gpu", "got \"gpu\"", CT_ERR_USAGE},
+        {"cpu,,cpu", "with commas between them", CT_ERR_USAGE},
+        {"cpu,cuda:all", "cuda:all alone", CT_ERR_USAGE},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        ct_err err = {0};
+        ct_study *study = study_of(MIXED);
+        ct_run_result result;
+        const ct_run_options options = {
+            .out_dir = path_of("refused"), .device = bad[i].device, .threads = 1};
+        assert_fails(ct_run_study(study, &options, &result, &err), bad[i].status, bad[i].part);
+        ct_study_close(study);
+    }
+}
+
 static void a_cell_that_fails_is_stored_reported_and_tried_again(void **state)
 {
     (void)state;
@@ -538,6 +629,9 @@ int main(void)
         cmocka_unit_test(plans_under_other_semantics_give_what_each_cell_gives_alone),
         cmocka_unit_test(a_run_in_pieces_ends_with_the_bytes_of_an_uninterrupted_one),
         cmocka_unit_test(a_stopped_run_says_so_keeps_what_is_finished_and_resumes),
+        cmocka_unit_test(cells_have_the_same_outcomes_however_many_lanes_compute_them),
+        cmocka_unit_test(a_stopped_run_goes_on_with_another_number_of_lanes),
+        cmocka_unit_test(devices_that_would_give_other_bits_or_are_not_there_are_refused),
         cmocka_unit_test(a_cell_that_fails_is_stored_reported_and_tried_again),
         cmocka_unit_test(cells_whose_logits_are_not_numbers_fail_alone_and_the_run_goes_on),
         cmocka_unit_test(a_changed_study_runs_only_what_is_new_and_shows_only_itself),
