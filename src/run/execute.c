@@ -18,6 +18,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "io/file.h"
+#include "model/model.h"
 #include "run/work.h"
 
 enum {
@@ -250,12 +251,22 @@ static void show_progress(runner *r, bool force)
     o->progress(o->user, &p);
 }
 
+/* Between layers, too: a step of a long prompt may take many seconds. What it computed is dropped. */
+static ct_status stop_if_asked(void *user, int64_t place, const float *x, int64_t tokens,
+                               ct_err *err)
+{
+    (void)place, (void)x, (void)tokens;
+    const runner *r = user;
+    return ct_work_stopped(r->work) ? ct_fail(err, CT_ERR_INTERRUPTED, "run: interrupted") : CT_OK;
+}
+
 /* One step of the engine, with what must happen between steps. */
 static ct_status step(runner *r, ct_job *const *jobs, size_t n, double *ms, ct_err *err)
 {
-    if (ct_work_stopped(r->work)) return ct_fail(err, CT_ERR_INTERRUPTED, "run: interrupted");
+    ct_status st = stop_if_asked(r, 0, NULL, 0, err);
+    if (st != CT_OK) return st;
     double begin = ct_now_ms();
-    ct_status st = ct_jobs_step(r->session, jobs, n, err);
+    st = ct_jobs_step(r->session, jobs, n, err);
     *ms = ct_now_ms() - begin;
     r->last_step_ms = *ms;
     if (st == CT_OK) st = flush_if_due(r, err);
@@ -411,6 +422,7 @@ ct_status ct_work_execute(ct_work *work, const ct_plan *plan, const ct_refused *
     for (size_t i = 0; i < n_refused; i++)
         CT_TRY(post_failed(r, refused[i].cell, refused[i].why, err));
     CT_TRY(ct_session_new(work->model, &r->session, err));
+    ct_session_watch(r->session, (ct_watch){stop_if_asked, r});
     for (bool more = true; more;) {
         ct_schedule_task task = ct_schedule_next(&r->schedule);
         switch (task.what) {
