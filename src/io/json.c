@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <threads.h>
 
 #include "base/buf.h"
 #include "io/file.h"
@@ -81,25 +82,25 @@ static survey look_over(const char *bytes, size_t size, char *copy)
     return s;
 }
 
-/* jansson reports most allocations that fail as wrong syntax. The scanner, which allocates nothing,
- * tells them apart: what it finds sound was refused for want of memory. */
-static bool is_memory(const json_error_t *error, const char *bytes, size_t size)
+/* jansson 2.14 reports most allocations that fail as wrong syntax, and where the buffer of a token cannot
+ * grow it leaves the byte out and says nothing. So its allocations are watched, by a function that is put
+ * once in front of the one that it has. */
+static _Thread_local bool ran_out;
+static once_flag noting = ONCE_FLAG_INIT;
+static json_malloc_t allocate;
+
+static void *noting_malloc(size_t size)
 {
-    switch (json_error_code(error)) {
-    case json_error_out_of_memory:
-        return true;
-    case json_error_unknown:
-    case json_error_invalid_syntax:
-    case json_error_premature_end_of_input:
-    case json_error_end_of_input_expected:
-        break;
-    default:
-        return false;
-    }
-    ct_scan scan = ct_scan_start(bytes, size);
-    char first = ct_scan_peek(&scan);
-    return (first == '{' || first == '[') && ct_utf8_valid(bytes, size) && ct_scan_skip(&scan) &&
-           ct_scan_finish(&scan);
+    void *p = allocate(size);
+    ran_out |= !p;
+    return p;
+}
+
+static void start_noting(void)
+{
+    json_free_t release;
+    json_get_alloc_funcs(&allocate, &release);
+    json_set_alloc_funcs(noting_malloc, release);
 }
 
 ct_status ct_json_parse(const char *bytes, size_t size, const char *where, json_t **out,
@@ -125,13 +126,17 @@ ct_status ct_json_parse(const char *bytes, size_t size, const char *where, json_
         bytes = copy;
         size = copy_size;
     }
-    json_error_t error = {0}; /* jansson leaves the code unset where its first allocation fails */
+    json_error_t error = {0};
+    call_once(&noting, start_noting);
+    ran_out = false;
     value = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
+    if (ran_out) {
+        st = ct_fail_memory(err, where, s.tree_bytes);
+        goto done;
+    }
     if (!value) {
-        st = is_memory(&error, bytes, size)
-                 ? ct_fail_memory(err, where, s.tree_bytes)
-                 : ct_fail(err, CT_ERR_FORMAT, "%s: line %d, column %d: not valid JSON: %s", where,
-                           error.line, error.column, error.text);
+        st = ct_fail(err, CT_ERR_FORMAT, "%s: line %d, column %d: not valid JSON: %s", where,
+                     error.line, error.column, error.text);
         goto done;
     }
     if (!json_is_object(value)) {

@@ -225,6 +225,17 @@ ct_status ct_random_hash(ct_model *model, const json_t *config, const ct_tensor_
  */
 ct_status ct_model_check_ops(const ct_model *model, ct_err *err) CT_CHECK;
 
+/* Who looks on while a session computes, and may stop it. `see` is given x [tokens, E], in the
+ * backend's memory, at every place of a pass that is not replayed: 2 i before layer i's mixer, 2 i + 1
+ * before its feed-forward, 2 layers after the last one, and one more after the final norm. From the
+ * last feed-forward on x has the wanted tokens only, and without any the pass ends before it. A status
+ * other than CT_OK ends the step with it, and as with any error none of its sequences may be used again. */
+typedef struct ct_watch {
+    ct_status (*see)(void *user, int64_t place, const float *x, int64_t tokens, ct_err *err);
+    void *user;
+} ct_watch;
+/* {0}: nobody. */
+void ct_session_watch(ct_session *session, ct_watch watch);
 /* The model whose sequences the session steps. */
 const ct_model *ct_session_model(const ct_session *session);
 /* Bytes of working memory and scratch that the session holds by now. */
@@ -307,6 +318,7 @@ struct ct_pass {
     float *noted; /* ct_record_room in the host's memory, if some row records and the backend's is another */
     float *memory; /* working memory, the backend's: memory_used of memory_floats are taken */
     size_t memory_used, memory_floats;
+    ct_watch watch;
 };
 
 /* Rounded up so that every array begins on a cache line. */

@@ -50,6 +50,7 @@ struct ct_session {
     size_t keep_capacity;
     int64_t *done; /* tokens of each row of the step that earlier passes have run */
     size_t done_capacity;
+    ct_watch watch;
     /* Tokens of the pass whose logits are wanted, and where they or the choice from them go. */
     int32_t *wanted;
     float **logits;
@@ -127,6 +128,11 @@ void ct_session_free(ct_session *session)
     free(session->logits);
     free(session->greedy);
     free(session);
+}
+
+void ct_session_watch(ct_session *session, ct_watch watch)
+{
+    session->watch = watch;
 }
 
 const ct_model *ct_session_model(const ct_session *session)
@@ -314,7 +320,7 @@ static ct_status pack(ct_session *s, ct_row *rows, size_t n_rows, size_t *first,
 {
     ct_status st = CT_OK;
     const ct_model *model = s->model;
-    *pass = (ct_pass){.model = model, .rows = s->rows, .segs = s->segs};
+    *pass = (ct_pass){.model = model, .rows = s->rows, .segs = s->segs, .watch = s->watch};
     ct_edit_plan_reset(&s->plan);
     bool selects = false;
     for (size_t i = *first; i < n_rows; i++) {
@@ -500,6 +506,12 @@ static ct_status find_wanted(ct_session *s, ct_pass *pass, ct_row *rows, size_t 
     return CT_OK;
 }
 
+static ct_status watch(const ct_pass *pass, int64_t where, const float *x, ct_err *err)
+{
+    const ct_watch *w = &pass->watch;
+    return w->see ? w->see(w->user, where, x, pass->tokens, err) : CT_OK;
+}
+
 /* All layers of a place; before them on the first the embeddings, after them on the last the logits.
  * Nothing after the last mixer leaves a state, so from there on only the wanted tokens are computed. */
 static ct_status run_layers(ct_pass *pass, int place, float *x, float *normed, ct_err *err)
@@ -513,6 +525,7 @@ static ct_status run_layers(ct_pass *pass, int place, float *x, float *normed, c
     if (place == 0) m->ops->embed(&pass->op, x, batch, &m->embed, m->embed_scale);
     for (int64_t i = at->first_layer; i < at->first_layer + at->n_layers; i++) {
         const ct_layer *layer = &m->layers[i];
+        CT_TRY(watch(pass, 2 * i, x, err));
         m->ops->rms_norm(&pass->op, normed, x, width, pass->tokens, width, layer->mixer_norm,
                          m->norm_eps, m->norm_offset);
         CT_TRY(layer->mixer_kind->forward(layer, pass, normed, x, err));
@@ -525,14 +538,17 @@ static ct_status run_layers(ct_pass *pass, int place, float *x, float *normed, c
             normed = x;
             x = picked;
         }
+        CT_TRY(watch(pass, 2 * i + 1, x, err));
         m->ops->rms_norm(&pass->op, normed, x, width, pass->tokens, width, layer->ffn_norm,
                          m->norm_eps, m->norm_offset);
         CT_TRY(layer->ffn_kind->forward(layer, pass, normed, x, err));
         pass->memory_used = mark;
     }
     if (!is_last(m, place)) goto done;
+    CT_TRY(watch(pass, 2 * m->info.layers, x, err));
     m->ops->rms_norm(&pass->op, normed, x, width, pass->tokens, width, m->final_norm, m->norm_eps,
                      m->norm_offset);
+    CT_TRY(watch(pass, 2 * m->info.layers + 1, normed, err));
     const ct_logits_args logits = {
         .normed = normed,
         .n = pass->tokens,

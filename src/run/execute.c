@@ -18,6 +18,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "model/model.h"
 #include "run/outbox.h"
 
 /* A plan that a lane has begun. */
@@ -155,6 +156,15 @@ done:
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
+
+/* Between layers, too: a step of a long prompt may take many seconds. What it computed is dropped. */
+static ct_status stop_if_asked(void *user, int64_t where, const float *x, int64_t tokens,
+                               ct_err *err)
+{
+    (void)where, (void)x, (void)tokens;
+    const runner *r = user;
+    return ct_outbox_check_stop(r->box, err);
+}
 
 /* One step of the engine, with what must happen between steps. */
 static ct_status step(runner *r, ct_job *const *jobs, size_t n, double *ms, ct_err *err)
@@ -343,6 +353,7 @@ static ct_status run_lane(runner *r, ct_err *err)
     r->row_jobs = calloc(rows, sizeof(ct_job *));
     if (!r->rows || !r->row_jobs) CT_TRY(ct_fail_memory(err, "run", rows * sizeof *r->rows));
     CT_TRY(ct_session_new(r->model, &r->session, err));
+    ct_session_watch(r->session, (ct_watch){stop_if_asked, r});
     for (bool more = true; more;) {
         ct_schedule_task task;
         /* What has ended must not wait for the next step. */

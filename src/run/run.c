@@ -91,6 +91,10 @@ static ct_status add_todo(const ct_work *work, uint32_t cell, todo *out, ct_err 
         };
         return CT_OK;
     }
+    if (st == CT_ERR_MEMORY) { /* the machine's state, not the cell's */
+        *err = why;
+        return st;
+    }
     char *copy = ct_strdup(refusal ? refusal : why.text, err);
     if (!copy) return CT_ERR_MEMORY;
     out->refused[out->n_refused++] = (ct_refused){cell, copy};

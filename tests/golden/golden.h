@@ -60,6 +60,13 @@ static inline const ct_st_tensor *golden_tensor(const golden_file *file, const j
     return name ? ct_st_find(file->tensors, name) : NULL;
 }
 
+static inline double golden_element(const ct_st_tensor *tensor, int64_t i)
+{
+    float x;
+    memcpy(&x, (const char *)tensor->data + i * (int64_t)sizeof x, sizeof x);
+    return (double)x;
+}
+
 static inline size_t golden_ids(const json_t *list, int32_t *ids, size_t max)
 {
     size_t n = json_array_size(list);

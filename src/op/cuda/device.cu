@@ -282,13 +282,17 @@ static ct_status begin(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint
     return st;
 }
 
-/* Ends the capture, and sends what was captured on its way. */
-static cudaError_t end_recording(ct_device *device)
+/* Ends the capture, and sends what was captured on its way; a pass that is not whole is not kept. */
+static cudaError_t end_recording(ct_device *device, bool whole)
 {
     pass_recordings *all = device->recordings;
     cudaGraph_t graph = NULL;
     all->recording = false;
     cudaError_t e = cudaStreamEndCapture(device->stream, &graph);
+    if (!whole) {
+        if (graph) cudaGraphDestroy(graph);
+        return e;
+    }
     if (e == cudaSuccess) e = cudaGraphInstantiate(&all->list[all->at].graph, graph, 0);
     if (graph) cudaGraphDestroy(graph);
     if (e == cudaSuccess) e = cudaGraphLaunch(all->list[all->at].graph, device->stream);
@@ -301,7 +305,7 @@ static ct_status end_pass(ct_op_ctx *ctx, ct_batch *batch, ct_err *err)
     batch->image = NULL;
     cudaError_t e = cudaSetDevice(device->index);
     const char *where = "a recorded pass";
-    if (recordings_of(device)->recording) e = end_recording(device);
+    if (recordings_of(device)->recording) e = end_recording(device, err != NULL);
     cudaError_t waited = cudaStreamSynchronize(device->stream);
     if (e == cudaSuccess && device->failed != cudaSuccess) {
         e = device->failed;

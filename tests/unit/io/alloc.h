@@ -1,8 +1,8 @@
 /* alloc.h - what a test's allocations cost, and the n-th one failing.
  *
- * Include it in one file of a program. Counting works under AddressSanitizer (through its hooks)
- * and without it (malloc and its kin are replaced by wrappers of glibc's); failing only without:
- * alloc_can_fail says which.
+ * Include it in one file of a program. malloc and its kin are replaced by wrappers of glibc's; under
+ * AddressSanitizer by wrappers of its own, and bytes are counted through its hooks. Libraries are
+ * served by them, too.
  */
 #ifndef CT_TESTS_ALLOC_H
 #define CT_TESTS_ALLOC_H
@@ -39,13 +39,18 @@ static inline void alloc_note(int64_t bytes)
     if (alloc.live > alloc.peak) alloc.peak = alloc.live;
 }
 
+static inline bool alloc_fails(void)
+{
+    if (!alloc.on || ++alloc.calls != alloc.fail_at) return false;
+    errno = ENOMEM;
+    return true;
+}
+
 #if defined(__SANITIZE_ADDRESS__)
 /* From sanitizer/allocator_interface.h, which gcc does not install. */
 int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void *, size_t),
                                               void (*on_free)(const volatile void *));
 size_t __sanitizer_get_allocated_size(const volatile void *p);
-
-enum { alloc_can_fail = 0 };
 
 static void alloc_on_malloc(const volatile void *p, size_t size)
 {
@@ -62,33 +67,64 @@ __attribute__((constructor)) static void alloc_hook(void)
 {
     __sanitizer_install_malloc_and_free_hooks(alloc_on_malloc, alloc_on_free);
 }
-#else
-enum { alloc_can_fail = 1 };
 
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *p, size_t size);
-void __libc_free(void *p);
-
-static inline bool alloc_fails(void)
-{
-    if (!alloc.on || ++alloc.calls != alloc.fail_at) return false;
-    errno = ENOMEM;
-    return true;
-}
+void *__interceptor_malloc(size_t size);
+void *__interceptor_calloc(size_t count, size_t size);
+void *__interceptor_realloc(void *p, size_t size);
+void *__interceptor_aligned_alloc(size_t alignment, size_t size);
 
 void *malloc(size_t size)
 {
-    void *p = alloc_fails() ? NULL : __libc_malloc(size);
-    if (p) alloc_note((int64_t)malloc_usable_size(p));
-    return p;
+    return alloc_fails() ? NULL : __interceptor_malloc(size);
 }
 
 void *calloc(size_t count, size_t size)
 {
-    void *p = alloc_fails() ? NULL : __libc_calloc(count, size);
-    if (p) alloc_note((int64_t)malloc_usable_size(p));
+    return alloc_fails() ? NULL : __interceptor_calloc(count, size);
+}
+
+void *realloc(void *old, size_t size)
+{
+    return alloc_fails() ? NULL : __interceptor_realloc(old, size);
+}
+
+void *aligned_alloc(size_t alignment, size_t size)
+{
+    return alloc_fails() ? NULL : __interceptor_aligned_alloc(alignment, size);
+}
+#else
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *p, size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
+void __libc_free(void *p);
+
+/* malloc_usable_size of a block that is NULL is 0. */
+static inline void *alloc_noted(void *p)
+{
+    alloc_note((int64_t)malloc_usable_size(p));
     return p;
+}
+
+void *malloc(size_t size)
+{
+    return alloc_fails() ? NULL : alloc_noted(__libc_malloc(size));
+}
+
+void *calloc(size_t count, size_t size)
+{
+    return alloc_fails() ? NULL : alloc_noted(__libc_calloc(count, size));
+}
+
+void *aligned_alloc(size_t alignment, size_t size)
+{
+    return alloc_fails() ? NULL : alloc_noted(__libc_memalign(alignment, size));
+}
+
+/* OpenMP's own, for each parallel region: it ends the process where there is none, so it never fails. */
+void *memalign(size_t alignment, size_t size)
+{
+    return alloc_noted(__libc_memalign(alignment, size));
 }
 
 void *realloc(void *old, size_t size)

@@ -1,72 +1,11 @@
 /* test_run.c - studies run on the small golden model: sharing, resuming, failing, exporting.
  *
- * The model is tests/golden/tiny-griffin (random weights, 97 tokens, 3 heads) with the tokenizer
- * of tests/data/letters, one token a character. Its answers mean nothing; that they are the same
- * however the work was arranged is what is tested.
+ * Its answers mean nothing; that they are the same however the work was arranged is what is tested.
  */
-#include "test.h"
+#include "tiny_run.h"
 
-#include <unistd.h>
-
-#include "base/buf.h"
 #include "run/grid.h"
-#include "run/study.h"
 #include "store/store.h"
-
-#define TINY    CT_SOURCE_DIR "/tests/golden/tiny-griffin"
-#define LETTERS CT_SOURCE_DIR "/tests/data/letters/tokenizer.json"
-
-static char dir[64]; /* holds model/, essay.txt and the runs */
-
-static const char *path_of(const char *name)
-{
-    static char paths[8][160];
-    static unsigned next;
-    char *path = paths[next++ % 8];
-    snprintf(path, 160, "%s/%s", dir, name);
-    return path;
-}
-
-static void write_file(const char *name, const char *text)
-{
-    FILE *f = fopen(path_of(name), "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
-    fclose(f);
-}
-
-static int make_folder(void **state)
-{
-    (void)state;
-    if (access(TINY "/model.safetensors", R_OK) != 0) skip_program(TINY);
-    snprintf(dir, sizeof dir, "/tmp/cortado-run-XXXXXX");
-    if (!mkdtemp(dir) || mkdir(path_of("model"), 0777) != 0) return -1;
-    if (symlink(TINY "/config.json", path_of("model/config.json")) != 0) return -1;
-    if (symlink(TINY "/model.safetensors", path_of("model/model.safetensors")) != 0) return -1;
-    if (symlink(LETTERS, path_of("model/tokenizer.json")) != 0) return -1;
-    ct_buf essay = {0};
-    for (int i = 0; i < 40; i++)
-        if (ct_buf_addf(&essay, NULL, "Sentence %d tells of tea, rain and 'quoted' ships. ", i))
-            return -1;
-    write_file("essay.txt", essay.data);
-    ct_buf_clear(&essay);
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    return system(command);
-}
-
-/* ---- helpers --------------------------------------------------------------------------------- */
-
-#define STUDY(name, rest)                                                                          \
-    "study: " name "\nmodel: model\ntask:\n  niah:\n    haystack: essay.txt\n"                     \
-    "    needle: \"\\nTea is kept in the blue tin.\\n\"\n    question: Where is tea?\n"            \
-    "    scoring: binary\n    buffer: 20\n    lengths: [90, 163]\n    depths: [0, 50, 100]\n" rest
 
 /* Every kind of intervention, with and without shared prefill. */
 #define MIXED                                                                                      \
@@ -80,14 +19,6 @@ static int remove_folder(void **state)
           "  - heads: {keep: 1, metric: l2, stages: prefill}\n"                                    \
           "    weights: {generation: binary}\n"                                                    \
           "    prompts: {depths: [50]}\n")
-
-static ct_study *study_of(const char *text)
-{
-    ct_err err = {0};
-    ct_study *study;
-    assert_ok(ct_study_parse_bytes(text, strlen(text), path_of("s.yaml"), &study, &err));
-    return study;
-}
 
 static ct_run_result run_in(const char *text, const char *out, int64_t limit, int64_t memory)
 {
@@ -124,27 +55,6 @@ static int64_t least_memory(const char *text)
     const char *at = strstr(err.text, " tokens, ");
     assert_non_null(at);
     return strtoll(at + 9, NULL, 10);
-}
-
-static ct_status append(void *user, const char *bytes, size_t size, ct_err *err)
-{
-    return ct_buf_add(user, bytes, size, err);
-}
-
-/* The export without its last three columns, which are times. */
-static char *outcomes(const char *out)
-{
-    ct_err err = {0};
-    ct_buf all = {0}, kept = {0};
-    assert_ok(ct_run_export(path_of(out), CT_EXPORT_JSONL, append, &all, &err));
-    for (char *line = all.data ? strtok(all.data, "\n") : NULL; line; line = strtok(NULL, "\n")) {
-        char *times = strstr(line, ",\"prefill_ms\"");
-        assert_non_null(times);
-        *times = 0;
-        assert_ok(ct_buf_addf(&kept, &err, "%s\n", line));
-    }
-    ct_buf_clear(&all);
-    return ct_buf_take(&kept);
 }
 
 /* ---- tests ----------------------------------------------------------------------------------- */
