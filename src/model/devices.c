@@ -109,10 +109,10 @@ static ct_status model_needs(const char *dir, const ct_model_options *options, c
 /* Asks the GPUs what is free. One that cannot be used here has nothing. */
 static ct_status find_gpus(int64_t free_bytes[MAX_GPUS], int *n, ct_err *err)
 {
-    const ct_ops *ops = NULL;
-    int index;
-    ct_status st = ct_device_choose("cuda", &ops, &index, err);
+    ct_device_choice choice;
+    ct_status st = ct_device_choose("cuda", &choice, err);
     if (st != CT_OK) return st;
+    const ct_ops *ops = choice.ops;
     *n = ops->count();
     if (*n > MAX_GPUS) *n = MAX_GPUS;
     for (int i = 0; i < *n; i++) {

@@ -136,8 +136,8 @@ static ct_status bring_weights(const ct_model *model, ct_op_ctx *op, const ct_at
     CT_TRY(wait_for_memory(model, op, err));
     CT_TRY(ops->attention_weights(op, args, &out, err));
     for (int64_t t = 0; t < count; t++) {
-        CT_TRY(ops->read(op->device, to->before + t * to->stride, out.before + t * size, bytes,
-                         err));
+        CT_TRY(
+            ops->read(op->device, to->before + t * to->stride, out.before + t * size, bytes, err));
         if (to->after)
             CT_TRY(ops->read(op->device, to->after + t * to->stride, out.after + t * size, bytes,
                              err));
@@ -173,9 +173,8 @@ static ct_status weigh(const ct_model *model, ct_op_ctx *op, const ct_attn_args 
 }
 
 /* Asks for the weights of the recorded tokens of one run; n: how many runs asked so far. */
-static ct_status ask_weights(const ct_pass *pass, const ct_pass_row *row, size_t index,
-                             int64_t nth, const ct_attn_args *args, const float *means,
-                             int64_t *n, ct_err *err)
+static ct_status ask_weights(const ct_pass *pass, const ct_pass_row *row, size_t index, int64_t nth,
+                             const ct_attn_args *args, const float *means, int64_t *n, ct_err *err)
 {
     ct_recording *recording = row->recording;
     const ct_edit_run *run = &pass->plan->runs[index];
@@ -324,8 +323,12 @@ ct_status ct_record_settle(const ct_model *model, ct_op_ctx *op, const ct_sequen
             CT_TRY(settle_layer(model, op, &batch, recording, l, q, err));
 done:
     if (begun) {
-        ct_status ended = model->ops->end(op, &batch, st == CT_OK ? err : NULL);
-        if (st == CT_OK) st = ended;
+        ct_err late = {0};
+        ct_status ended = model->ops->end(op, &batch, st == CT_OK ? &late : NULL);
+        if (st == CT_OK && ended != CT_OK) {
+            st = ended;
+            if (err) *err = late;
+        }
     }
     model->ops->free(op->device, q);
     return st;

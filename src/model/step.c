@@ -635,8 +635,12 @@ static ct_status run_place(ct_session *s, ct_pass *pass, int place, ct_err *err)
     if (!replayed) CT_TRY(run_layers(pass, place, x, normed, err));
 done:
     if (begun) {
-        ct_status ended = model->ops->end(&pass->op, batch, st == CT_OK ? err : NULL);
-        if (st == CT_OK) st = ended;
+        ct_err late = {0};
+        ct_status ended = model->ops->end(&pass->op, batch, st == CT_OK ? &late : NULL);
+        if (st == CT_OK && ended != CT_OK) {
+            st = ended;
+            if (err) *err = late;
+        }
     }
     return st;
 }

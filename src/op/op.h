@@ -305,9 +305,8 @@ typedef struct ct_ops {
      * the caller's choice of operations depends on beside the batch's counts): the caller goes to end. */
     ct_status (*begin)(ct_op_ctx *ctx, ct_batch *batch, const void *memory, uint64_t shape,
                        bool *replayed, ct_err *err) CT_CHECK;
-    /* After them: waits until all is done, and tells what failed meanwhile. err NULL: an operation failed, and
-     * no recording of the pass is kept. Called by
-     * the thread that began the pass. */
+    /* After them: waits until all is done, and tells what failed meanwhile. err NULL: an operation
+     * failed, and no recording of the pass is kept. Called by the thread that began the pass. */
     ct_status (*end)(ct_op_ctx *ctx, ct_batch *batch, ct_err *err) CT_CHECK;
 
     /* ---- operations ---- */
