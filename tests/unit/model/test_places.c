@@ -392,6 +392,61 @@ static void logits_and_heads_over_places_are_those_of_one_to_the_bit(void **stat
     }
 }
 
+/* ---- too little memory ----------------------------------------------------------------------- */
+
+static int64_t allocs_left;
+
+static void *few_allocs(ct_device *device, size_t bytes)
+{
+    return allocs_left-- > 0 ? ct_ops_cpu()->alloc(device, bytes) : NULL;
+}
+
+/* A sequence of 70 tokens, forked, both stepped on. */
+static ct_status use_states(ct_model *model, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_session *session = NULL;
+    ct_sequence *a = NULL, *b = NULL;
+    int32_t ids[70];
+    for (int i = 0; i < 70; i++) ids[i] = 3 + i;
+    st = ct_session_new(model, &session, err);
+    if (st == CT_OK) st = ct_sequence_new(model, &a, err);
+    ct_row rows[2] = {{.sequence = a, .ids = ids, .count = 70}};
+    if (st == CT_OK) st = ct_step(session, rows, 1, err);
+    if (st == CT_OK) st = ct_sequence_fork(a, &b, err);
+    rows[0].count = 1;
+    rows[1] = rows[0];
+    rows[1].sequence = b;
+    if (st == CT_OK) st = ct_step(session, rows, 2, err);
+    ct_sequence_free(a);
+    ct_sequence_free(b);
+    ct_session_free(session);
+    return st;
+}
+
+static void memory_that_ends_on_any_place_is_an_error_and_leaves_nothing(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_model *model;
+    open_at(&model, "tiny-griffin", "cpu+cpu+cpu");
+    ct_ops ops = *model->ops;
+    ops.alloc = few_allocs;
+    model->ops = &ops;
+    int64_t n = 0;
+    for (;; n++) {
+        allocs_left = n;
+        ct_status st = use_states(model, &err);
+        if (st == CT_OK) break;
+        assert_int_equal(st, CT_ERR_MEMORY);
+    }
+    /* States of two sequences on 3 places, working memory and scratch of each, and blocks on the two that
+     * attend. */
+    assert_true(n >= 2 * 3 + 2 * 3 + 2 * 2);
+    model->ops = ct_ops_cpu();
+    ct_model_close(model);
+}
+
 /* ---- threads --------------------------------------------------------------------------------- */
 
 enum { THREADS = 2, PROMPT = 70, TURNS = 40 };
@@ -493,6 +548,7 @@ int main(void)
         cmocka_unit_test(a_described_model_leaves_room_for_the_weights_of_each_place),
         cmocka_unit_test(tied_embeddings_go_to_both_ends),
         cmocka_unit_test(logits_and_heads_over_places_are_those_of_one_to_the_bit),
+        cmocka_unit_test(memory_that_ends_on_any_place_is_an_error_and_leaves_nothing),
         cmocka_unit_test(threads_that_step_different_sequences_get_what_each_gets_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
