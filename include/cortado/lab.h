@@ -50,9 +50,9 @@ typedef struct ct_run_progress {
 } ct_run_progress;
 
 typedef struct ct_run_options {
-    const char *out_dir;       /* NULL: runs/<study>; made if it is not there */
-    const char *model_root;    /* a folder of model folders; may be NULL */
-    const char *only_model;    /* of a study of several models, run this one; NULL: all */
+    const char *out_dir;    /* NULL: runs/<study>; made if it is not there */
+    const char *model_root; /* a folder of model folders; may be NULL */
+    const char *only_model; /* of a study of several models, run this one; NULL: all */
     /* As in ct_model_options; or a list, with a copy of the model on each ("cuda:0,cuda:1", or
      * "cuda:0,1"); or "cuda:all": as many copies as the GPUs there hold. Cells are spread over them. */
     const char *device;
@@ -60,11 +60,11 @@ typedef struct ct_run_options {
     int threads;               /* of all devices together; 0: all cores */
     int64_t limit;             /* run at most so many cells; 0: all */
     const char *weights;       /* as in ct_model_options; NULL: the model folder's */
-    int64_t memory; /* bytes that the states of sequences may take, of the host or of each device with
-                     * memory of its own; 0: half of what is free, or nine tenths of what the device
-                     * has beside the weights */
-    bool dry_run;   /* count only; nothing is written */
-    bool alone;     /* every cell by itself: no shared prefill, no batch; outcomes are the same */
+    /* Bytes that the states of sequences may take, of the host or of each device with memory of its
+     * own; 0: half of what is free, or nine tenths of what the device has beside the weights. */
+    int64_t memory;
+    bool dry_run; /* count only; nothing is written */
+    bool alone;   /* every cell by itself: no shared prefill, no batch; outcomes are the same */
     const char *command_line; /* for the provenance; may be NULL */
     /* Not 0: stop. It may be set by a signal handler; may be NULL. */
     const volatile sig_atomic_t *stop;
@@ -80,18 +80,18 @@ typedef struct ct_run_result {
     int64_t done, failed;             /* cells that this execution finished */
     int64_t left;                     /* cells still without outcome: a limit, or interrupted */
     /* The plan for the cells to run: */
-    int64_t prefill_tokens_plain;   /* a loop over them would prefill so many */
-    int64_t prefill_tokens_planned; /* the plan prefills so many, ... */
-    int64_t segments, batches;      /* in so many pieces, in so many goes */
-    int64_t forks;                  /* states forked for other pieces and cells */
-    int64_t decode_steps;           /* at most: if every cell takes all its tokens */
-    int64_t decode_rows;            /* cells that decode together, at most */
-    int64_t state_bytes;            /* most that the states of a lane take at a time */
+    int64_t prefill_tokens_plain;       /* a loop over them would prefill so many */
+    int64_t prefill_tokens_planned;     /* the plan prefills so many, ... */
+    int64_t segments, batches;          /* in so many pieces, in so many goes */
+    int64_t forks;                      /* states forked for other pieces and cells */
+    int64_t decode_steps;               /* at most: if every cell takes all its tokens */
+    int64_t decode_rows;                /* cells that decode together, at most */
+    int64_t state_bytes;                /* most that the states of a lane take at a time */
     int64_t memory_limit, weight_bytes; /* the limit of each lane; weights of each copy */
     int64_t lanes;                      /* cells are computed in so many places at a time, ... */
-    int64_t stretches;                  /* which take so many parts of the plan, one after another */
-    char devices[256];                  /* where, such as "cuda:0, cuda:1" */
-    bool memory_of_device;               /* the limit is of a device's own memory */
+    int64_t stretches;     /* which take so many parts of the plan, one after another */
+    char devices[256];     /* where, such as "cuda:0, cuda:1" */
+    bool memory_of_device; /* the limit is of a device's own memory */
     int64_t recordings, recording_bytes; /* files that the cells to run leave, bytes at most */
     double plan_ms, wall_ms;
     char first_error[512]; /* of the first failed cell; "" if none */

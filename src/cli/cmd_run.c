@@ -20,8 +20,10 @@ static volatile sig_atomic_t stop_requested;
 
 static void on_signal(int number)
 {
+    int before = errno; /* of whatever the thread was about */
     stop_requested = 1;
     signal(number, SIG_DFL);
+    errno = before;
 }
 
 static void show_progress(void *user, const ct_run_progress *p)

@@ -13,8 +13,8 @@
 #include "run/work.h"
 
 /* A lane's stretches: what each has of the lane's fair part. On the plans of the thesis's Figure 3.2, with
- * a row of decoding at 2 to 9 tokens of prefill, two lanes were 1.92 to 1.99 times as fast as one, with
- * one stretch each 1.81 to 2.00; eight 7.4 to 7.8 times, with one stretch each 6.2 to 7.9. */
+ * a row of decoding at 2 to 9 tokens of prefill, two lanes are by count 1.92 to 1.99 times as fast as one,
+ * with one stretch each 1.81 to 2.00; eight 7.4 to 7.8 times, with one stretch each 6.2 to 7.9. */
 static const double parts[] = {0.6, 0.2, 0.12, 0.08};
 enum { N_PARTS = sizeof parts / sizeof *parts };
 /* Where a stretch begins, shared rows are computed again: if that is more than this part of the work, it
