@@ -29,10 +29,10 @@ outcomes "$tmp/alone" >"$tmp/cells"
 # Cut by --limit with three, by Ctrl-C with two, and ended by one.
 run --out "$tmp/cut" --device cpu,cpu,cpu --limit 60 >/dev/null 2>"$tmp/err" || fail "limited: $(cat "$tmp/err")"
 [ "$(outcomes "$tmp/cut" | wc -l)" = 60 ] || fail '--limit 60 did not store 60 cells'
-# Not through run(): $! must be the program itself, not a shell around it.
-"$cortado" run "$tmp/study.yaml" --device cpu,cpu --threads 1 --out "$tmp/cut" >/dev/null 2>"$tmp/err" &
+# Not through run(): $! must be the program itself, not a shell around it. Alone, so that it takes long enough.
+"$cortado" run "$tmp/study.yaml" --device cpu,cpu --threads 1 --alone --out "$tmp/cut" >/dev/null 2>"$tmp/err" &
 pid=$!
-while kill -0 $pid 2>/dev/null && [ "$(outcomes "$tmp/cut" | wc -l)" -lt 90 ]; do sleep 0.02; done
+while kill -0 $pid 2>/dev/null && [ "$(outcomes "$tmp/cut" | wc -l)" -lt 70 ]; do sleep 0.02; done
 kill -INT $pid 2>/dev/null
 wait $pid
 status=$?
