@@ -350,6 +350,7 @@ static void check_all(void)
         {64, 72, 64, 3, CT_BF16, false, false, CT_SILU},
         {256, 136, 2, 2, CT_BF16, false, false, CT_SILU},
         {136, 640, 9, 2, CT_BF16, true, true, CT_SILU},
+        {1032, 1096, 3, 2, CT_BF16, true, true, CT_GELU},
         {4096, 14336, 4, 2, CT_BF16, false, false, CT_SILU},
     };
     int64_t tokens[] = {1, 7, 63, 65, 200};
@@ -459,7 +460,7 @@ static void time_all(void)
     mixture layers[2];
     for (int l = 0; l < 2; l++)
         make(&layers[l], 4096, 14336, 16, 2, CT_BF16, false, CT_SILU, 1000 * (uint64_t)(l + 1));
-    for (int64_t T : {1, 4, 16, 64, 128}) time_one(layers, 2, T, CT_STAGE_GENERATION);
+    for (int64_t T : {1, 4, 16, 64, 128, 256}) time_one(layers, 2, T, CT_STAGE_GENERATION);
     for (int64_t T : {64, 512, 2048, 4096}) time_one(layers, 2, T, CT_STAGE_PREFILL);
     for (mixture &m : layers) drop(&m);
 }

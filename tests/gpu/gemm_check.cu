@@ -326,6 +326,7 @@ static void check_all(void)
             for (int i = 0; i < 6; i++) {
                 static const int64_t counts[] = {1, 9, 24, 64, 100, 200};
                 check_rows(&modes[m], 256, 12288 - i * 8);
+                check_rows(&modes[m], 512 - i, 8192); /* cut into other parts than the one beside it */
                 check_chain(&modes[m], counts[i], 2560, 1024);
                 check_chain(&modes[m], counts[i], 328, 520);
             }

@@ -5,16 +5,21 @@
  * always: it makes a choice, not a value); list_kernel sorts the (token, expert) pairs by expert; one
  * product makes the hidden activations of all experts, another their outputs; combine_kernel adds a
  * token's outputs to it in ascending order of the expert. The products are experts_tiles.cuh's (prefill)
- * or experts_stream.cuh's (generation) in bf16, and experts_plain.cuh's in f32.
+ * or experts_stream.cu's (generation) in bf16, and experts_plain.cuh's in f32.
  *
- * Scratch of a group of T tokens, P = T k: lists, pairs, shares, x in bf16 [T, E], hidden [P, F] in bf16
+ * Scratch of a group of T tokens, P = T k: lists, pairs, shares, x in bf16 [P, E], hidden [P, F] in bf16
  * (plain: f32), outputs [P, E] f32. More tokens than scratch has room for go in groups.
  */
 #include "op/cuda/experts_plain.cuh"
-#include "op/cuda/experts_stream.cuh"
 #include "op/cuda/experts_tiles.cuh"
 
-enum { ROUTE_THREADS = 512, LIST_THREADS = 1024, ALIGN = 256, GROUP_TOKENS = 4096 };
+enum {
+    ROUTE_THREADS = 512,
+    LIST_THREADS = 1024,
+    MOST_OWN = 1024,
+    ALIGN = 256,
+    GROUP_TOKENS = 4096
+};
 
 /* Elements i .. i + 3 of a vector of n, zeros beyond; WHOLE: aligned, and n a multiple of 4. */
 template <bool WHOLE> __device__ static inline float4 four(const float *v, int i, int n)
@@ -111,13 +116,18 @@ __global__ void __launch_bounds__(ROUTE_THREADS)
             xb[(int64_t)first * width + i] = __float2bfloat16_rn(x[(int64_t)first * width + i]);
 }
 
-/* Sorts the pairs by expert, in ascending order within one. One CTA: each warp counts, and then places,
- * one stretch of the pairs. */
+/* Sorts the pairs by expert, in ascending order within one: each warp counts, and then places, one
+ * stretch of the pairs. GATHER: the list is made by many CTAs, of which the first writes it; each copies
+ * the tokens of `own` pairs to their rows, as bf16, [rows, width]. */
+template <bool GATHER>
 __global__ void __launch_bounds__(LIST_THREADS)
-    list_kernel(expert_lists *lists, int32_t *pair, const int32_t *expert, int pairs, int experts)
+    list_kernel(expert_lists *lists, int32_t *pair, const int32_t *expert, int pairs, int experts,
+                bf16 *rows_of_x, const float *x, int width, int used, int own)
 {
-    __shared__ int at[LIST_THREADS / 32][MOST_EXPERTS], rows[MOST_EXPERTS];
+    __shared__ int at[LIST_THREADS / 32][MOST_EXPERTS], rows[MOST_EXPERTS], row_of[MOST_OWN];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = LIST_THREADS / 32;
+    int first_own = GATHER ? (int)blockIdx.x * own : 0;
+    bool writes = blockIdx.x == 0;
     let_next_begin();
     wait_for_earlier();
     int stretch = (pairs + warps - 1) / warps;
@@ -145,24 +155,45 @@ __global__ void __launch_bounds__(LIST_THREADS)
         int first = 0, tile = 0, hit = 0;
         for (int e = 0; e < experts; e++) {
             int n = rows[e];
-            lists->first[e] = rows[e] = first;
-            lists->tile[e] = tile;
-            if (n > 0) lists->hit[hit++] = e;
+            rows[e] = first;
+            if (writes) {
+                lists->first[e] = first;
+                lists->tile[e] = tile;
+                if (n > 0) lists->hit[hit++] = e;
+            }
             first += n;
             tile += (n + TILE_ROWS - 1) / TILE_ROWS;
         }
-        lists->first[experts] = first;
-        lists->tile[experts] = tile;
-        lists->n_hit = hit;
+        if (writes) {
+            lists->first[experts] = first;
+            lists->tile[experts] = tile;
+            lists->n_hit = hit;
+        }
     }
     __syncthreads();
     for (int i = from; i < to; i += 32) {
         int e = i + lane < to ? expert[i + lane] : -1;
         unsigned same = __match_any_sync(~0u, e), below = same & ((1u << lane) - 1);
-        if (e >= 0) pair[rows[e] + at[warp][e] + __popc(below)] = i + lane;
+        if (e >= 0) {
+            int row = rows[e] + at[warp][e] + __popc(below), mine = i + lane - first_own;
+            if (writes) pair[row] = i + lane;
+            if (GATHER && mine >= 0 && mine < own) row_of[mine] = row;
+        }
         __syncwarp();
         if (e >= 0 && below == 0) at[warp][e] += __popc(same);
         __syncwarp();
+    }
+    if (!GATHER) return;
+    __syncthreads();
+    const bool whole = ((uintptr_t)x & 15) == 0;
+    int quads = width / 4, n_own = min(own, pairs - first_own); /* the width is a multiple of 8 */
+    for (int i = (int)threadIdx.x; i < n_own * quads; i += LIST_THREADS) {
+        int mine = i / quads, column = (i - mine * quads) * 4;
+        const float *v = x + (int64_t)((first_own + mine) / used) * width + column;
+        float4 f = whole ? *(const float4 *)v : four<false>(v, 0, 4);
+        bf16 h[4] = {__float2bfloat16_rn(f.x), __float2bfloat16_rn(f.y), __float2bfloat16_rn(f.z),
+                     __float2bfloat16_rn(f.w)};
+        *(uint2 *)(rows_of_x + (int64_t)row_of[mine] * width + column) = *(const uint2 *)h;
     }
 }
 
@@ -200,7 +231,7 @@ static layout layout_of(int64_t tokens, int64_t width, int64_t ffn, int64_t used
     l.expert = at, at += aligned(pairs * 4);
     l.share = at, at += aligned(pairs * 4);
     l.pair = at, at += aligned(pairs * 4);
-    l.xb = at, at += plain ? 0 : aligned(t * (size_t)width * 2);
+    l.xb = at, at += plain ? 0 : aligned(pairs * (size_t)width * 2);
     l.hidden = at, at += aligned(pairs * (size_t)ffn * (plain ? 4 : 2));
     l.out = at, at += aligned(pairs * (size_t)width * 4);
     l.bytes = at;
@@ -290,9 +321,11 @@ static ct_status tables(const ct_experts *moe, expert_weights *in, expert_weight
 }
 
 /* One group of tokens. */
-static void group(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens, const ct_experts *moe,
-                  const expert_weights &in, const expert_weights &out, char *scratch)
+static ct_status group(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
+                       const ct_experts *moe, const expert_weights &in, const expert_weights &out,
+                       char *scratch, ct_err *err)
 {
+    ct_status st = CT_OK;
     bool fast = is_fast(ctx, moe);
     const ct_mlp *mlp = &moe->expert[0];
     int width = (int)mlp->gate.cols, ffn = (int)mlp->gate.rows;
@@ -302,7 +335,9 @@ static void group(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens, cons
     expert_lists *lists = (expert_lists *)(scratch + l.lists);
     int32_t *expert = (int32_t *)(scratch + l.expert), *pair = (int32_t *)(scratch + l.pair);
     float *share = (float *)(scratch + l.share), *outputs = (float *)(scratch + l.out);
-    bf16 *xb = fast ? (bf16 *)(scratch + l.xb) : NULL;
+    const bool streamed = fast && ctx->stage == CT_STAGE_GENERATION;
+    bf16 *x_bf16 = (bf16 *)(scratch + l.xb); /* by token, or streamed: by row */
+    bf16 *xb = fast && !streamed ? x_bf16 : NULL;
 
     switch (moe->router.dtype) {
     case CT_F32:
@@ -315,25 +350,39 @@ static void group(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens, cons
         route<bf16>(ctx, expert, share, xb, x, tokens, moe);
         break;
     }
-    LAUNCH_DEPENDENT(ctx, list_kernel, 1, LIST_THREADS, 0, lists, pair, expert, (int)pairs,
-                     experts);
-    expert_product first = {
-        lists,   pair,           fast ? (const void *)xb : x, scratch + l.hidden, width, ffn, used,
-        experts, mlp->activation};
+    const int64_t most_own = MOST_OWN, share_of = ceil_div(pairs, ctx->device->processors);
+    const int own = (int)(share_of < most_own ? share_of : most_own);
+    if (streamed)
+        LAUNCH_DEPENDENT(ctx, list_kernel<true>, (unsigned)ceil_div(pairs, own), LIST_THREADS, 0,
+                         lists, pair, expert, (int)pairs, experts, x_bf16, x, width, used, own);
+    else
+        LAUNCH_DEPENDENT(ctx, list_kernel<false>, 1, LIST_THREADS, 0, lists, pair, expert,
+                         (int)pairs, experts, (bf16 *)NULL, x, width, used, 0);
+    expert_product first = {lists,
+                            pair,
+                            fast ? (const void *)x_bf16 : x,
+                            scratch + l.hidden,
+                            width,
+                            ffn,
+                            used,
+                            experts,
+                            mlp->activation};
     expert_product second = {lists, pair,    scratch + l.hidden, outputs, ffn, width,
                              used,  experts, mlp->activation};
     if (!fast) {
         plain_product<2>(ctx, in, first, pairs, mlp->gate.dtype);
         plain_product<1>(ctx, out, second, pairs, mlp->gate.dtype);
-    } else if (ctx->stage == CT_STAGE_GENERATION) {
-        stream_product<true>(ctx, in, first);
-        stream_product<false>(ctx, out, second);
+    } else if (streamed) {
+        st = stream_product<true>(ctx, in, first, tokens, err);
+        if (st == CT_OK) st = stream_product<false>(ctx, out, second, tokens, err);
     } else {
         tiles_product<true>(ctx, in, first);
         tiles_product<false>(ctx, out, second);
     }
     dim3 grid((unsigned)ceil_div(width, 256), (unsigned)tokens);
-    LAUNCH_DEPENDENT(ctx, combine_kernel, grid, 256, 0, y, outputs, share, used, width);
+    if (st == CT_OK)
+        LAUNCH_DEPENDENT(ctx, combine_kernel, grid, 256, 0, y, outputs, share, used, width);
+    return st;
 }
 
 ct_status cuda_experts(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
@@ -361,8 +410,8 @@ ct_status cuda_experts(ct_op_ctx *ctx, float *y, const float *x, int64_t tokens,
         return ct_fail(err, CT_ERR_LIMIT,
                        "experts: expected scratch for a token at least, got %zu bytes",
                        ctx->scratch_bytes);
-    for (int64_t t = 0; t < tokens; t += most)
-        group(ctx, y + t * width, x + t * width, tokens - t < most ? tokens - t : most, moe, in,
-              out, scratch);
-    return CT_OK;
+    for (int64_t t = 0; t < tokens && st == CT_OK; t += most)
+        st = group(ctx, y + t * width, x + t * width, tokens - t < most ? tokens - t : most, moe,
+                   in, out, scratch, err);
+    return st;
 }

@@ -26,9 +26,9 @@ struct expert_weights {
     const float *bias[2][MOST_EXPERTS]; /* or NULL */
 };
 
-/* One product over all experts. Gated: x's rows are the tokens', and the result is the hidden
- * activation of each row. Not gated: x's rows are the hidden activations, and the result is each
- * pair's output. */
+/* One product over all experts. Gated: x's rows are the tokens' (in experts_stream.cu each row's own copy),
+ * and the result is the hidden activation of each row. Not gated: x's rows are the hidden activations,
+ * and the result is each pair's output. */
 struct expert_product {
     const expert_lists *lists;
     const int32_t *pair; /* [rows] the pair of a row */
@@ -37,6 +37,11 @@ struct expert_product {
     int32_t in, out, used, experts;
     ct_activation activation;
 };
+
+/* experts_stream.cu: one product of all experts' rows, each at most `tokens`. */
+template <bool GATED>
+ct_status stream_product(ct_op_ctx *ctx, const expert_weights &w, const expert_product &p,
+                         int64_t tokens, ct_err *err);
 
 __device__ static inline float wide(float x)
 {
@@ -64,16 +69,6 @@ __device__ static inline float activated(ct_activation activation, float gate, f
 __device__ static inline float bias_at(const float *bias, int i)
 {
     return bias ? bias[i] : 0.0f;
-}
-
-/* d += a b^T for a's 16 rows, b's 8 rows and 16 columns of both; f32 sums. */
-__device__ static inline void mma_16x8x16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2,
-                                          uint32_t a3, uint32_t b0, uint32_t b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 #endif

@@ -5,6 +5,8 @@
 #ifndef CT_OP_CUDA_GEMM_CUH
 #define CT_OP_CUDA_GEMM_CUH
 
+#include <cuda.h>
+
 #include "op/cuda/device.cuh"
 
 struct logits_room;
@@ -17,9 +19,10 @@ struct gemm_plan {
 };
 enum { MOST_PLANS = 256 };
 
-/* How many clusters of gemm_stream.cuh's kernel run at once. */
+/* How many clusters of a kernel run at once. */
 struct decode_room {
-    int tokens, parts;
+    const void *kernel;
+    int blocks; /* of a cluster */
     size_t shared;
     int clusters;
 };
@@ -37,6 +40,15 @@ struct gemm_plans {
 
 /* The device's plans, made at first use; NULL: no memory. */
 gemm_plans *plans_of(ct_device *device);
+/* A matrix [rows, cols] of bf16 of which boxes of box_rows x 64 columns are fetched. */
+ct_status map_matrix(gemm_plans *plans, CUtensorMap *map, const void *data, int64_t rows,
+                     int64_t cols, int box_rows, ct_err *err);
+/* A launch of clusters that may begin before the kernel in front has ended; attr has room for 2. */
+cudaLaunchConfig_t cluster_config(ct_op_ctx *ctx, cudaLaunchAttribute *attr, unsigned blocks,
+                                  unsigned threads, size_t shared, int blocks_of_cluster);
+/* How many clusters run at once; asked once for each. Readies the kernel for so much shared memory. */
+int clusters_of(ct_op_ctx *ctx, gemm_plans *plans, const void *kernel, int threads, int blocks,
+                size_t shared);
 /* logits.cu's. */
 void logits_room_free(logits_room *room);
 

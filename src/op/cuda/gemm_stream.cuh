@@ -1,17 +1,22 @@
 /* gemm_stream.cuh - the kernel of bf16 products for few tokens: the weights are read once, as fast as
  * memory gives them.
  *
- * A tile is 128 rows of weights; the columns are cut into 1, 2 or 4 parts (by their number alone), one
- * for each block of a cluster. In a block one thread has the copy engine fetch steps of 64 columns into
- * a ring in shared memory, two boxes of 64 rows each; two warp groups multiply one box each (wgmma, 64
- * rows of weights times N tokens). Up to 32 tokens in f32 are rounded into shared memory once and stay
- * there; more are rounded by a kernel in front, and steps of them come with the weights, as they do where
- * x is bf16 already. The parts' sums are added in ascending order out of the cluster's shared memory.
- * Clusters go from tile to tile; the loads of the next one go on while this one's sums are added.
+ * The columns are cut into 1, 2, 4 or 8 parts by the weights' shape alone, and the parts lie with the
+ * blocks of a cluster. In a block one thread has the copy engine fetch steps of 64 columns into a ring in
+ * shared memory, two boxes of 64 rows each; two warp groups multiply one box each (wgmma, 64 rows of
+ * weights times N tokens). Where tokens are many, a block has one part, and its groups the two halves of a
+ * tile of 128 rows, so that x is fetched for more weights. Where they are few, a block has two parts, one
+ * for each group, of 64 rows: clusters of two blocks fill a GPU whose multiprocessors come in uneven
+ * groups, and tiles of half the size spread evenly over them.
  *
- * So the order of every sum follows from the number of columns alone: neither the number of tokens, nor
- * the GPU, nor which matrices share a launch, changes a bit. That an element's sum over 16 columns has
- * the same bits for every N of wgmma is tested.
+ * Up to 32 tokens in f32 are rounded into shared memory once and stay there; more are rounded by a kernel
+ * in front, and steps of them come with the weights, as they do where x is bf16 already. The parts' sums
+ * are added in ascending order out of the cluster's shared memory, by warps of their own: the products go
+ * on with the next tile meanwhile, as the loads do. Clusters go from tile to tile.
+ *
+ * So the order of every sum follows from the weights' shape alone: neither the number of tokens, nor the
+ * GPU, nor which matrices share a launch, changes a bit. That an element's sum over 16 columns has the
+ * same bits for every N of wgmma is tested.
  *
  * Kernels start before the one in front of them has ended (programmatic dependent launch): they fetch
  * weights, which no kernel of a pass writes, and only then wait for it.
@@ -29,19 +34,41 @@ enum {
     STEP = 64,                 /* columns of a step: 128 bytes of a row */
     BOX_BYTES = HALF_ROWS * STEP * 2,
     CONSUMERS = 256,
-    THREADS = CONSUMERS + 32, /* and the warp of the copies */
+    COPIER = CONSUMERS / 32, /* the warp of the copies; behind it those that finish tiles */
     MOST_STAGES = 12,
-    MOST_PARTS = 4,            /* blocks of a cluster */
+    MOST_PARTS = 8,            /* of the columns */
     MOST_LIST = 8,             /* matrices of a launch */
     MOST_TOKENS = 128,         /* of a launch */
+    MOST_SPLIT = 16,           /* tokens for which a block's warp groups have a part each */
     MOST_RESIDENT = 32,        /* tokens that are kept in shared memory, */
-    RESIDENT_BYTES = 48 << 10, /* and what they may take there */
+    RESIDENT_BYTES = 64 << 10, /* and what they may take there */
     SUMS_ROW = TILE_ROWS + 4,  /* floats of a token's sums, padded against bank conflicts */
     BARRIERS_BYTES = 256,
     ALIGN_BYTES = 1024,
     SHARED_OF_SM = 228 << 10,
     SHARED_MOST = 227 << 10
 };
+
+/* Warps that finish tiles, and how many tiles' sums there is room for. */
+static constexpr __host__ __device__ int finishers_of(int tokens)
+{
+    return tokens <= 16 ? 2 : tokens <= 32 ? 4 : 8;
+}
+
+static constexpr __host__ __device__ int buffers_of(int tokens)
+{
+    return tokens <= 32 ? 2 : 1;
+}
+
+static constexpr __host__ __device__ int threads_of(int tokens)
+{
+    return CONSUMERS + 32 + finishers_of(tokens) * 32;
+}
+
+static constexpr __host__ __device__ size_t sums_bytes(int tokens)
+{
+    return (size_t)buffers_of(tokens) * tokens * SUMS_ROW * sizeof(float);
+}
 
 /* Blocks of a multiprocessor. */
 static constexpr int blocks_of(int tokens)
@@ -63,6 +90,9 @@ struct decode_args {
         hidden; /* of a gated product: list[0] is the gate, list[1] the other, 64 rows of each a tile */
     int64_t k;
     int32_t tokens, parts, steps, stages, tiles, n;
+    int32_t blocks; /* of a cluster: parts, or half of them where warp groups split columns */
+    bool
+        split; /* the warp groups of a block have two parts of the columns, not two boxes of rows */
     bool resident, x_bf16, x_aligned, accumulate;
     ct_activation activation;
     decode_matrix list[MOST_LIST];
@@ -92,13 +122,23 @@ static __device__ uint4 piece_at(const decode_args &a, int64_t at)
     return make_uint4(e[0] | e[1] << 16, e[2] | e[3] << 16, e[4] | e[5] << 16, e[6] | e[7] << 16);
 }
 
-/* Rounds this part's columns of all tokens into shared memory, a panel of N rows for each step; zeros
- * behind the last column and the last token. Four pieces are under way at once: their latency is all
- * that this costs. */
+/* Zeros in place of the tokens that there are not: panels of N rows for each step. */
+template <int N> static __device__ void clear_tokens(const decode_args &a, unsigned char *panels)
+{
+    const int pieces = (a.split ? 2 : 1) * a.steps * 8;
+    for (int i = a.tokens * pieces + threadIdx.x; i < N * pieces; i += CONSUMERS) {
+        int t = i / pieces, piece = i - t * pieces;
+        *(uint4 *)(panels + piece / 8 * (N * 128) + t * 128 + ((piece ^ t) & 7) * 16) =
+            make_uint4(0, 0, 0, 0);
+    }
+}
+
+/* Rounds this block's columns of all tokens into the panels; zeros behind the last column. Four pieces
+ * are under way at once: their latency is all that this costs. */
 template <int N>
 static __device__ void keep_tokens(const decode_args &a, unsigned char *panels, int64_t k_first)
 {
-    const int pieces = a.steps * 8, all = N * pieces;
+    const int pieces = (a.split ? 2 : 1) * a.steps * 8, all = a.tokens * pieces;
     for (int first = threadIdx.x; first < all; first += 4 * CONSUMERS) {
         float4 f[4][2];
 #pragma unroll
@@ -106,7 +146,7 @@ static __device__ void keep_tokens(const decode_args &a, unsigned char *panels, 
             int i = first + u * CONSUMERS, t = i / pieces;
             int64_t k = k_first + (i - t * pieces) * 8, at = t * a.k + k;
             f[u][0] = f[u][1] = make_float4(0, 0, 0, 0);
-            if (t >= a.tokens || k >= a.k || a.x_bf16 || !a.x_aligned) continue;
+            if (i >= all || k >= a.k || a.x_bf16 || !a.x_aligned) continue;
             f[u][0] = ((const float4 *)((const float *)a.x + at))[0];
             f[u][1] = ((const float4 *)((const float *)a.x + at))[1];
         }
@@ -116,23 +156,24 @@ static __device__ void keep_tokens(const decode_args &a, unsigned char *panels, 
             int64_t k = k_first + piece * 8;
             uint4 v = pack(f[u][0], f[u][1]);
             if (i >= all) break;
-            if (t < a.tokens && k < a.k && (a.x_bf16 || !a.x_aligned)) v = piece_at(a, t * a.k + k);
+            if (k < a.k && (a.x_bf16 || !a.x_aligned)) v = piece_at(a, t * a.k + k);
             *(uint4 *)(panels + piece / 8 * (N * 128) + t * 128 + ((piece ^ t) & 7) * 16) = v;
         }
     }
 }
 
 /* Adds what the parts hold of four rows of a token. */
-static __device__ float4 total(uint32_t sums, int parts)
+static __device__ float4 total(uint32_t sums, const decode_args &a)
 {
     float4 v[MOST_PARTS];
 #pragma unroll
     for (int c = 0; c < MOST_PARTS; c++)
-        if (c < parts) v[c] = load_from(sums, c);
+        if (c < a.parts)
+            v[c] = a.split ? load_from(sums + c % 2 * HALF_ROWS * 4, c / 2) : load_from(sums, c);
     float4 s = v[0];
 #pragma unroll
     for (int c = 1; c < MOST_PARTS; c++)
-        if (c < parts) s = make_float4(s.x + v[c].x, s.y + v[c].y, s.z + v[c].z, s.w + v[c].w);
+        if (c < a.parts) s = make_float4(s.x + v[c].x, s.y + v[c].y, s.z + v[c].z, s.w + v[c].w);
     return s;
 }
 
@@ -149,22 +190,35 @@ static __device__ float4 add(float4 a, float4 b)
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
-/* A block finishes its share of a tile's rows, for all tokens. */
-static __device__ void finish(const decode_args &a, uint32_t sums, int tile, int rank)
+/* A block finishes its share of a tile's rows, for all tokens, once `ready` says that the sums are there.
+ * What y holds is on its way before that. */
+template <int N>
+static __device__ void finish(const decode_args &a, uint32_t sums, int tile, int rank,
+                              uint32_t ready, int parity)
 {
-    const int share = (a.hidden ? HALF_ROWS : TILE_ROWS) / a.parts, quads = share / 4;
+    const int workers = finishers_of(N) * 32, own = (int)threadIdx.x - CONSUMERS - 32;
+    const int rows = a.split ? HALF_ROWS : TILE_ROWS, of_gate = a.hidden ? rows / 2 : rows;
+    const int share = of_gate / a.blocks, quads = share / 4;
     int m = 0;
     while (!a.hidden && m + 1 < a.n && tile >= a.list[m + 1].first_tile) m++;
     const decode_matrix &to = a.list[m];
-    for (int i = threadIdx.x; i < quads * a.tokens; i += CONSUMERS) {
-        int token = i / quads, row = rank * share + i % quads * 4;
+    const int first_row = (a.hidden ? tile : tile - to.first_tile) * of_gate + rank * share;
+    float4 before = make_float4(0, 0, 0, 0);
+    auto held = [&](int i) {
+        int n = first_row + i % quads * 4;
+        bool is = a.accumulate && to.quads && i < quads * a.tokens && n < to.rows;
+        if (is) before = *(const float4 *)(to.y + (int64_t)(i / quads) * to.rows + n);
+    };
+    held(own);
+    barrier_wait_for_cluster(ready, parity);
+    for (int i = own; i < quads * a.tokens; i += workers) {
+        int token = i / quads, row = rank * share + i % quads * 4, n = first_row + i % quads * 4;
         uint32_t from = sums + (uint32_t)(token * SUMS_ROW + row) * 4;
-        float4 s = total(from, a.parts);
+        float4 s = total(from, a);
+        if (to.bias) s = add(s, bias_of(to.bias, n, to.rows));
         if (a.hidden) {
-            float4 u = total(from + HALF_ROWS * 4, a.parts);
-            int n = tile * HALF_ROWS + row;
-            s = add(s, bias_of(to.bias, n, to.rows));
-            u = add(u, bias_of(a.list[1].bias, n, to.rows));
+            float4 u = total(from + of_gate * 4, a);
+            if (a.list[1].bias) u = add(u, bias_of(a.list[1].bias, n, to.rows));
             uint2 h = make_uint2(
                 pack(activate(s.x, a.activation) * u.x, activate(s.y, a.activation) * u.y),
                 pack(activate(s.z, a.activation) * u.z, activate(s.w, a.activation) * u.w));
@@ -176,13 +230,11 @@ static __device__ void finish(const decode_args &a, uint32_t sums, int tile, int
                 if (n + e < to.rows)
                     ((uint16_t *)y)[e] = (uint16_t)((e < 2 ? h.x : h.y) >> e % 2 * 16);
         } else {
-            int n = (tile - to.first_tile) * TILE_ROWS + row;
             float *y = to.y + (int64_t)token * to.rows + n;
-            if (to.bias) s = add(s, bias_of(to.bias, n, to.rows));
             if (to.quads) {
-                if (n >= to.rows) continue;
-                if (a.accumulate) s = add(*(const float4 *)y, s);
-                *(float4 *)y = s;
+                if (a.accumulate) s = add(before, s);
+                if (n < to.rows) *(float4 *)y = s;
+                held(i + workers);
                 continue;
             }
             const float v[4] = {s.x, s.y, s.z, s.w};
@@ -194,26 +246,28 @@ static __device__ void finish(const decode_args &a, uint32_t sums, int tile, int
 }
 
 template <int N>
-__global__ void __launch_bounds__(THREADS, blocks_of(N))
+__global__ void __launch_bounds__(threads_of(N), blocks_of(N))
     decode_product(const __grid_constant__ decode_args a)
 {
     extern __shared__ unsigned char shared[];
     const uint32_t unaligned = (uint32_t)__cvta_generic_to_shared(shared);
     const uint32_t ring = (unaligned + ALIGN_BYTES - 1) & ~(uint32_t)(ALIGN_BYTES - 1);
     unsigned char *const memory = shared + (ring - unaligned);
-    const int stage_bytes = 2 * BOX_BYTES + (a.resident ? 0 : N * STEP * 2);
+    const int halves = a.split ? 2 : 1; /* parts of the columns in a block */
+    const int stage_bytes = 2 * BOX_BYTES + (a.resident ? 0 : halves * N * STEP * 2);
     const int panels = a.stages * stage_bytes; /* where they begin; then sums, barriers */
-    const int sums_at = panels + (a.resident ? a.steps * N * STEP * 2 : 0);
-    const uint32_t full = ring + sums_at + N * SUMS_ROW * 4, empty = full + MOST_STAGES * 8;
-    const uint32_t ready = empty + MOST_STAGES * 8, done = ready + 8;
-    const int rank = (int)blockIdx.x % a.parts, first_tile = (int)blockIdx.x / a.parts;
-    const int n_clusters = (int)gridDim.x / a.parts;
+    const int sums_at = panels + (a.resident ? halves * a.steps * N * STEP * 2 : 0);
+    const uint32_t full = ring + sums_at + (uint32_t)sums_bytes(N), empty = full + MOST_STAGES * 8;
+    const uint32_t ready = empty + MOST_STAGES * 8,
+                   done = ready + 2 * 8; /* of each buffer of sums */
+    const int rank = (int)blockIdx.x % a.blocks, first_tile = (int)blockIdx.x / a.blocks;
+    const int n_clusters = (int)gridDim.x / a.blocks;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int64_t k_first = (int64_t)rank * a.steps * STEP;
+    const int64_t k_first = (int64_t)rank * halves * a.steps * STEP;
 
     let_next_kernel_start();
 
-    if (warp == CONSUMERS / 32) {
+    if (warp == COPIER) {
         int stage = 0, parity = 1;
         uint64_t once;
         const int total_steps = (a.tiles - first_tile + n_clusters - 1) / n_clusters * a.steps;
@@ -224,12 +278,26 @@ __global__ void __launch_bounds__(THREADS, blocks_of(N))
         auto weights = [&](int s) {
             while (!a.hidden && m + 1 < a.n && tile >= a.list[m + 1].first_tile) m++;
             const uint32_t to = ring + s * stage_bytes, barrier = full + s * 8;
-            const int column = (int)k_first + step * STEP;
-            const int row = a.hidden ? tile * HALF_ROWS : (tile - a.list[m].first_tile) * TILE_ROWS;
+            const int column = (int)k_first + step * STEP, other = column + a.steps * STEP;
             barrier_expect(barrier, stage_bytes);
-            fetch(to, &a.w[m], column, row, barrier, once);
-            if (a.hidden) fetch(to + BOX_BYTES, &a.w[1], column, row, barrier, once);
-            else fetch(to + BOX_BYTES, &a.w[m], column, row + HALF_ROWS, barrier, once);
+            if (a.split && a.hidden) {
+                const int row = tile * (HALF_ROWS / 2);
+                fetch(to, &a.w[0], column, row, barrier, once);
+                fetch(to + BOX_BYTES / 2, &a.w[1], column, row, barrier, once);
+                fetch(to + BOX_BYTES, &a.w[0], other, row, barrier, once);
+                fetch(to + BOX_BYTES / 2 * 3, &a.w[1], other, row, barrier, once);
+            } else if (a.split) {
+                const int row = (tile - a.list[m].first_tile) * HALF_ROWS;
+                fetch(to, &a.w[m], column, row, barrier, once);
+                fetch(to + BOX_BYTES, &a.w[m], other, row, barrier, once);
+            } else if (a.hidden) {
+                fetch(to, &a.w[0], column, tile * HALF_ROWS, barrier, once);
+                fetch(to + BOX_BYTES, &a.w[1], column, tile * HALF_ROWS, barrier, once);
+            } else {
+                const int row = (tile - a.list[m].first_tile) * TILE_ROWS;
+                fetch(to, &a.w[m], column, row, barrier, once);
+                fetch(to + BOX_BYTES, &a.w[m], column, row + HALF_ROWS, barrier, once);
+            }
             if (++step < a.steps) return;
             step = 0;
             tile += n_clusters;
@@ -237,16 +305,19 @@ __global__ void __launch_bounds__(THREADS, blocks_of(N))
         auto tokens = [&](int s, int at_step) {
             uint64_t often;
             asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(often));
-            fetch(ring + s * stage_bytes + 2 * BOX_BYTES, &a.xs, (int)k_first + at_step * STEP, 0,
-                  full + s * 8, often);
+            for (int h = 0; h < halves; h++)
+                fetch(ring + s * stage_bytes + 2 * BOX_BYTES + h * N * STEP * 2, &a.xs,
+                      (int)k_first + (h * a.steps + at_step) * STEP, 0, full + s * 8, often);
         };
         if (lane == 0) {
             for (int s = 0; s < a.stages; s++) {
                 barrier_init(full + s * 8, 1);
                 barrier_init(empty + s * 8, CONSUMERS / 32);
             }
-            barrier_init(ready, a.parts * (CONSUMERS / 32));
-            barrier_init(done, a.parts * (CONSUMERS / 32));
+            for (int b = 0; b < buffers_of(N); b++) {
+                barrier_init(ready + b * 8, a.blocks * (CONSUMERS / 32));
+                barrier_init(done + b * 8, a.blocks * finishers_of(N));
+            }
             asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
             for (int s = 0; s < at_once; s++) weights(s);
         }
@@ -269,9 +340,22 @@ __global__ void __launch_bounds__(THREADS, blocks_of(N))
         }
         __syncwarp();
         cluster_wait();
+    } else if (warp > COPIER) {
+        __syncthreads();
+        cluster_arrive();
+        wait_for_previous_kernel();
+        cluster_wait();
+        int turn = 0;
+        for (int tile = first_tile; tile < a.tiles; tile += n_clusters, turn++) {
+            const int b = turn % buffers_of(N), parity = turn / buffers_of(N) & 1;
+            finish<N>(a, ring + sums_at + b * N * SUMS_ROW * 4, tile, rank, ready + b * 8, parity);
+            __syncwarp();
+            if (lane < a.blocks) barrier_arrive_in(done + b * 8, lane);
+        }
     } else {
         __syncthreads();
         cluster_arrive();
+        if (a.resident) clear_tokens<N>(a, memory + panels);
         wait_for_previous_kernel();
         if (a.resident) {
             keep_tokens<N>(a, memory + panels, k_first);
@@ -280,10 +364,9 @@ __global__ void __launch_bounds__(THREADS, blocks_of(N))
         }
         cluster_wait();
 
-        const int group = warp / 4;
-        const uint32_t sums = ring + sums_at;
+        const int group = warp / 4, half = a.split ? group : 0;
         int stage = 0, last = 0, parity = 0, turn = 0;
-        for (int tile = first_tile; tile < a.tiles; tile += n_clusters, turn ^= 1) {
+        for (int tile = first_tile; tile < a.tiles; tile += n_clusters, turn++) {
             float d[N / 2];
 #pragma unroll
             for (int i = 0; i < N / 2; i++) d[i] = 0;
@@ -291,7 +374,9 @@ __global__ void __launch_bounds__(THREADS, blocks_of(N))
                 const uint32_t at = ring + stage * stage_bytes;
                 const uint64_t w = wgmma_place(at + group * BOX_BYTES, 0);
                 const uint64_t x = wgmma_place(
-                    a.resident ? ring + panels + step * (N * STEP * 2) : at + 2 * BOX_BYTES, 0);
+                    a.resident ? ring + panels + (half * a.steps + step) * (N * STEP * 2)
+                               : at + 2 * BOX_BYTES + half * (N * STEP * 2),
+                    0);
                 barrier_wait(full + stage * 8, parity);
                 wgmma_begin();
 #pragma unroll
@@ -310,9 +395,11 @@ __global__ void __launch_bounds__(THREADS, blocks_of(N))
             wgmma_end(d);
             if (lane == 0) barrier_arrive(empty + last * 8);
 
-            /* sums[token][row of the tile], once all have read the last tile's. */
-            if (tile != first_tile) barrier_wait_for_cluster(done, turn ^ 1);
-            float *p = (float *)(memory + sums_at) + lane % 4 * 2 * SUMS_ROW + warp * 16 + lane / 4;
+            /* sums[token][row of the tile], once all have read what stood there. */
+            const int b = turn % buffers_of(N), times = turn / buffers_of(N);
+            if (times > 0) barrier_wait_for_cluster(done + b * 8, (times & 1) ^ 1);
+            float *p = (float *)(memory + sums_at) + b * N * SUMS_ROW + lane % 4 * 2 * SUMS_ROW +
+                       warp * 16 + lane / 4;
 #pragma unroll
             for (int t = 0; t < N / 8; t++, p += 8 * SUMS_ROW) {
                 p[0] = d[t * 4];
@@ -321,11 +408,7 @@ __global__ void __launch_bounds__(THREADS, blocks_of(N))
                 p[SUMS_ROW + 8] = d[t * 4 + 3];
             }
             __syncwarp();
-            if (lane < a.parts) barrier_arrive_in(ready, lane);
-            barrier_wait_for_cluster(ready, turn);
-            finish(a, sums, tile, rank);
-            __syncwarp();
-            if (lane < a.parts) barrier_arrive_in(done, lane);
+            if (lane < a.blocks) barrier_arrive_in(ready + b * 8, lane);
         }
     }
     /* Nobody leaves while others read its sums. */
