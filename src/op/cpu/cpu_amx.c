@@ -28,10 +28,14 @@ enum {
     MAX_TOKENS = 512,  /* of a task, fewer where K is long: */
     X_BYTES = 3 << 19, /* its part of x stays in second-level cache while all panels pass by */
     FEW_TOKENS = 64,   /* up to so many, rows of w come from memory in an order of their own */
-    THREAD_BYTES = PANEL * DEPTH * 2 + PANEL * MAX_TOKENS * 4,
+    /* From so many on, rows of w are copied into the order of their use: as they lie, 2 KB apart, they fall
+     * into few sets of the first-level cache, and the second-level cache may be another program's, too. */
+    MANY_TOKENS = 128,
+    /* Of a thread: packed rows of w and sums, of both matrices of a gated feed-forward. */
+    PACKED_BYTES = 2 * PANEL * DEPTH * 2,
+    THREAD_BYTES = PACKED_BYTES + 2 * PANEL * MAX_TOKENS * 4,
 };
 _Static_assert((int)THREAD_BYTES <= (int)CT_PACKED_FLOATS * 4, "scratch of a product's thread");
-_Static_assert(2 * PANEL * MAX_TOKENS * 4 <= (int)THREAD_BYTES, "sums of the gated feed-forward");
 
 bool ct_amx_usable(void)
 {
@@ -323,10 +327,11 @@ static void product_task(const product *p, int64_t row, int64_t token, int64_t c
 {
     const ct_matrix *w = p->w;
     uint16_t *tiles = (uint16_t *)(void *)room;
-    float *sums = (float *)(void *)(room + PANEL * DEPTH * 2);
+    float *sums = (float *)(void *)(room + PACKED_BYTES);
     int64_t row_bytes = w->cols * (int64_t)ct_dtype_bytes(w->dtype);
     const char *first = (const char *)w->data + row * row_bytes;
-    bool in_place = w->dtype == CT_BF16 && row + PANEL <= w->rows && w->cols % STEP == 0;
+    bool in_place =
+        w->dtype == CT_BF16 && row + PANEL <= w->rows && w->cols % STEP == 0 && count < MANY_TOKENS;
     bool few = alternate(count);
     int64_t second = few ? 1 : TILE, apart = few ? 2 : 1; /* of the second tile; between its rows */
     ahead next = ahead_of(first + PANEL * row_bytes, min_i64(PANEL, w->rows - row - PANEL),
@@ -454,7 +459,8 @@ static void put_hidden(const gated *g, const float *sum, bool alternates, int64_
 static void gated_task(const gated *g, int64_t row, int64_t token, int64_t count, char *room)
 {
     const ct_matrix *gate = &g->mlp->gate, *up = &g->mlp->up;
-    float *sums = (float *)(void *)room;
+    uint16_t *tiles = (uint16_t *)(void *)room;
+    float *sums = (float *)(void *)(room + PACKED_BYTES);
     int64_t row_bytes = gate->cols * 2, left = min_i64(PANEL, gate->rows - row - PANEL);
     const char *first[2] = {(const char *)gate->data + row * row_bytes,
                             (const char *)up->data + row * row_bytes};
@@ -464,15 +470,27 @@ static void gated_task(const gated *g, int64_t row, int64_t token, int64_t count
                      ahead_of(first[1] + PANEL * row_bytes, left, row_bytes, gate->cols, count)};
     for (int64_t k = 0; k < gate->cols; k += DEPTH) {
         int64_t end = min_i64(gate->cols, k + DEPTH), steps = (end - k) / STEP;
+        operand of_w[2]; /* 16 rows of gate and of up each */
+        for (int64_t part = 0; part < 2; part++) {
+            int64_t at = part * second * row_bytes + k * 2;
+            of_w[part] = (operand){{first[0] + at, first[1] + at}, ROW_BYTES, apart * row_bytes};
+            if (count < MANY_TOKENS) continue;
+            uint16_t *to = tiles + part * PANEL * DEPTH;
+            pack_tiles(to, gate->data, CT_BF16, gate->rows, gate->cols, row + part * TILE, 1, k,
+                       end, false);
+            pack_tiles(to + TILE_WORDS, up->data, CT_BF16, gate->rows, gate->cols,
+                       row + part * TILE, 1, k, end, false);
+            of_w[part] = packed_operand(to);
+        }
+        stores_done();
         for (int64_t t = 0; t < count; t += PANEL) {
             float *sum = sums + (gate->cols > DEPTH ? t * 2 * PANEL : 0);
             operand of_x = packed_at(&g->x, token + t, k);
             for (int64_t part = 0; part < 2; part++) {
-                int64_t at = part * second * row_bytes + k * 2;
-                operand of_w = {{first[0] + at, first[1] + at}, ROW_BYTES, apart * row_bytes};
                 float *to = sum + part * 4 * SUM;
-                if (few && t == 0) multiply_from_memory(to, &of_w, &of_x, count, steps, k > 0);
-                else multiply(to, &of_w, &of_x, count - t, steps, k > 0, &next[part]);
+                if (few && t == 0)
+                    multiply_from_memory(to, &of_w[part], &of_x, count, steps, k > 0);
+                else multiply(to, &of_w[part], &of_x, count - t, steps, k > 0, &next[part]);
             }
             if (end == gate->cols) put_hidden(g, sum, few, row, token + t);
         }
