@@ -194,7 +194,7 @@ static void more_places_than_layers_are_refused(void **state)
 /* As a GPU would say it, without one: device numbers are 10, 20, 30. */
 static int64_t free_of(const ct_device *device)
 {
-    return (intptr_t)device * 1000000;
+    return (intptr_t)device * 1000000000; /* also where each of many cores has scratch memory */
 }
 
 static void become_gpus(ct_model *model, ct_ops *ops)
