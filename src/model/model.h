@@ -315,7 +315,8 @@ struct ct_pass {
     bool records, wants_light;    /* some row records some token; has the light recorder */
     ct_attn_row *recorded;        /* room for plan->n_runs, if some row records */
     ct_weights_out *recorded_out; /* likewise */
-    float *noted; /* ct_record_room in the host's memory, if some row records and the backend's is another */
+    float *
+        noted; /* ct_record_room in the host's memory, if some row records and the backend's is another */
     float *memory; /* working memory, the backend's: memory_used of memory_floats are taken */
     size_t memory_used, memory_floats;
     ct_watch watch;

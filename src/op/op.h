@@ -89,7 +89,8 @@ typedef struct ct_attn_row {
     const ct_mean *mean;   /* of ct_ops.layer_mean, or NULL; then `edit` is KEEP */
     const ct_span *needle; /* [n_needle] sorted, disjoint; read where ct_attn_args.light is set */
     size_t n_needle;
-    int64_t light_first, n_light; /* the row's tokens whose ct_attn_light somebody reads, from light_first on: a
+    int64_t light_first,
+        n_light; /* the row's tokens whose ct_attn_light somebody reads, from light_first on: a
                                    * backend in other memory makes it for these alone */
 } ct_attn_row;
 
@@ -227,7 +228,8 @@ typedef struct ct_op_ctx {
     ct_compute compute; /* F32 or BF16, never AUTO here */
     ct_stage
         stage; /* where ct_ops.one_kind: GENERATION if every row is one token of it, else PREFILL */
-    bool plain; /* begin neither records nor replays this pass: its operations are timed, or the caller
+    bool
+        plain; /* begin neither records nor replays this pass: its operations are timed, or the caller
                  * reads what they leave between them */
     ct_device *device;
 } ct_op_ctx;
