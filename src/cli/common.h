@@ -26,10 +26,10 @@
 #define CT_OPTION_DEVICES                                                                          \
     {                                                                                              \
         "--device", NULL, CT_ARG_TEXT, "NAME,...",                                                 \
-            "Where to compute: cpu (default), cuda or cuda:N (a GPU), or ref, the slow "           \
-            "scalar reference. With several (cuda:0,1) a copy of the model lies on each and the "  \
-            "cells are spread over them, with the same outcomes; cuda:all: as many copies as the " \
-            "GPUs there hold.",                                                                    \
+            "Where to compute: cpu (default), cuda or cuda:N (a GPU), cuda:N+M (the layers of a "  \
+            "model spread over several), or ref, the slow scalar reference. With several "         \
+            "(cuda:0,1) a copy of the model lies on each and the cells are spread over them, "     \
+            "with the same outcomes; cuda:all: as many copies as the GPUs there hold.",            \
             0, 0                                                                                   \
     }
 #define CT_OPTION_WEIGHTS                                                                          \
