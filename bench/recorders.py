@@ -67,7 +67,7 @@ def main():
             times[name].append(run(program, record))
     version = subprocess.run([program, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     print(f"# What recorders cost\n\n`python3 bench/recorders.py build/release/cortado`, {ROUNDS} rounds; {version}. 108 cells "
-          "of griffin-demo, figures none. Medians; in brackets the range of the rounds' own ratios to `none`.\n")
+          "of griffin-demo, table, figures and page drawn. Medians; in brackets the range of the rounds' own ratios to `none`.\n")
     print("| recorder | wall, s | over none | CPU, s | over none | MiB written |\n| --- | --- | --- | --- | --- | --- |")
     for name, found in times.items():
         cells = [name]
