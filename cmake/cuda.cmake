@@ -2,6 +2,7 @@
 # kernels are for Hopper (compute capability 9.0); a GPU is needed to run them, not to build them.
 set(CT_CUDA AUTO CACHE STRING "Build the CUDA backend: ON, OFF, or AUTO where the toolkit is found")
 set_property(CACHE CT_CUDA PROPERTY STRINGS AUTO ON OFF)
+option(CT_RACECHECK "Kernels for compute-sanitizer's racecheck: a little slower (src/op/cuda/gemm_copy.cuh)" OFF)
 set(CT_HAS_CUDA OFF)
 if(NOT CT_CUDA STREQUAL OFF)
   include(CheckLanguage)
@@ -27,6 +28,7 @@ if(CT_HAS_CUDA)
   target_compile_options(ct_cuda PRIVATE -std=c++20 -O3 -Xcompiler=-Wall,-Wextra,-Wno-missing-field-initializers,-fopenmp
                          $<$<BOOL:${CT_WERROR}>:-Werror=all-warnings>)
   target_link_libraries(ct_cuda PRIVATE CUDA::toolkit)
-  target_compile_definitions(ct_cuda PRIVATE CT_CUDA_LIBRARY_DIR="${CUDAToolkit_LIBRARY_DIR}")
+  target_compile_definitions(ct_cuda PRIVATE CT_CUDA_LIBRARY_DIR="${CUDAToolkit_LIBRARY_DIR}"
+                                             $<$<BOOL:${CT_RACECHECK}>:CT_RACECHECK>)
   target_link_libraries(ct_deps INTERFACE CUDA::cudart_static ${CMAKE_DL_LIBS}) # cuBLASLt is loaded when it is used
 endif()

@@ -594,6 +594,14 @@ void check_all()
     }
 }
 
+/* A sanitizer takes its time: what is done so far, line by line. */
+void progress(shape s)
+{
+    printf("H %d G %d D %d: %d checks, %d failures\n", s.heads, s.kv_heads, s.dim, checks,
+           failures);
+    fflush(stdout);
+}
+
 /* Each size that kernels are made for, one and several heads to a kv head, more of them than a thread block
  * takes; a window that ends within blocks. */
 void check_small()
@@ -602,12 +610,13 @@ void check_small()
         for (shape s : {shape{2, 2, 24, half}, shape{3, 1, 64, half}, shape{2, 2, 128, half},
                         shape{4, 2, 128, half}, shape{2, 2, 256, half}, shape{3, 1, 256, half},
                         shape{34, 1, 16, half}, shape{3, 1, 10, half}})
-            check_shape(s, 100);
+            check_shape(s, 100), progress(s);
         check_shape({3, 1, 16, half}, -1);
         check_record({3, 1, 10, half}, -1), check_record({2, 1, 256, half}, 100);
         check_rotation({3, 1, 64, half}, 64), check_rotation({3, 1, 10, half}, 10);
         check_chain({3, 1, 64, half}, 300, 3);
         printf("%s: %d checks, %d failures\n", half ? "bf16" : "f32", checks, failures);
+        fflush(stdout);
     }
     check_errors();
 }

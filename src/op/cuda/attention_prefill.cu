@@ -206,8 +206,8 @@ __global__ void __launch_bounds__(128 * WGS, DP == 256 ? 1 : 2)
             uint32_t at = (uint32_t)(i / 4 * PANEL + i % 4 * 32);
             uint64_t q = wgmma_place(queries_at + at, 16);
             uint64_t k = wgmma_place(keys_at + buffer * BYTES + at, 16);
-            if (i == 0) wgmma_scores_first(s, q, k);
-            else wgmma_scores(s, q, k);
+            if (i == 0) multiply_first(s, q, k);
+            else multiply(s, q, k, 1);
         }
         uint64_t marked = EDIT ? marked_bits(walk.run, block * 64) : 0;
         wgmma_end(s);
@@ -242,8 +242,8 @@ __global__ void __launch_bounds__(128 * WGS, DP == 256 ? 1 : 2)
         wgmma_begin();
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            wgmma_values(o, p + 4 * i,
-                         wgmma_place(values_at + buffer * BYTES + i * 16 * 128, PANEL));
+            multiply_values(o, p + 4 * i,
+                            wgmma_place(values_at + buffer * BYTES + i * 16 * 128, PANEL));
         wgmma_end(o);
     }
     if (!busy) return;

@@ -14,7 +14,7 @@
 #include "op/cuda/experts.cuh"
 #include "op/cuda/gemm.cuh"
 #include "op/cuda/gemm_copy.cuh"
-#include "op/cuda/gemm_wgmma.cuh"
+#include "op/cuda/wgmma.cuh"
 
 namespace
 {
@@ -202,50 +202,54 @@ __global__ void __launch_bounds__(THREADS, N <= 16 ? 2 : 1)
             barrier_init(full + s * 8, 1);
             barrier_init(empty + s * 8, CONSUMERS / 32);
         }
-        barrier_init(ready, a.blocks * (CONSUMERS / 32));
-        barrier_init(done, a.blocks * FINISHERS);
+        barrier_init(ready, a.blocks * (CONSUMERS / 32) * ARRIVING);
+        barrier_init(done, a.blocks * FINISHERS * ARRIVING);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
     cluster_arrive();
 
     if (warp == COPIER) {
+        uint64_t once, often;
+        asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(once));
+        asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(often));
+        auto weights = [&](int s, const work_item &item, int step) {
+            const uint32_t to = ring + s * stage_bytes, barrier = full + s * 8;
+            const int row = item.tile * (GATED ? BOX_ROWS : 2 * BOX_ROWS);
+            barrier_expect(barrier, STAGE_WEIGHTS + (item.rows + 7) / 8 * 2 * GROUP_BYTES);
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+#pragma unroll
+                for (int m = 0; m < 2; m++)
+                    fetch(to + (half * 2 + m) * BOX_BYTES, &a.w[GATED ? m : 0][item.expert],
+                          k_first + (half * a.steps + step) * STEP,
+                          GATED ? row : row + m * BOX_ROWS, barrier, once);
+        };
+        auto rows = [&](int s, const work_item &item, int step) {
+            for (int half = 0; half < 2; half++)
+                for (int g = 0; g * 8 < item.rows; g++)
+                    fetch(ring + s * stage_bytes + STAGE_WEIGHTS + half * x_bytes + g * GROUP_BYTES,
+                          &a.x, k_first + (half * a.steps + step) * STEP, item.first + g * 8,
+                          full + s * 8, often);
+        };
+        int index = cluster, step = 0;
+        work_item item = item_at<N>(hits, a.tiles, index);
+        auto next = [&] {
+            if (++step < a.steps) return;
+            step = 0;
+            item = item_at<N>(hits, a.tiles, index += n_clusters);
+        };
         if (lane == 0) {
-            uint64_t once, often;
-            asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(once));
-            asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(often));
-            auto weights = [&](int s, const work_item &item, int step) {
-                const uint32_t to = ring + s * stage_bytes, barrier = full + s * 8;
-                const int row = item.tile * (GATED ? BOX_ROWS : 2 * BOX_ROWS);
-                barrier_expect(barrier, STAGE_WEIGHTS + (item.rows + 7) / 8 * 2 * GROUP_BYTES);
-#pragma unroll
-                for (int half = 0; half < 2; half++)
-#pragma unroll
-                    for (int m = 0; m < 2; m++)
-                        fetch(to + (half * 2 + m) * BOX_BYTES, &a.w[GATED ? m : 0][item.expert],
-                              k_first + (half * a.steps + step) * STEP,
-                              GATED ? row : row + m * BOX_ROWS, barrier, once);
-            };
-            auto rows = [&](int s, const work_item &item, int step) {
-                for (int half = 0; half < 2; half++)
-                    for (int g = 0; g * 8 < item.rows; g++)
-                        fetch(ring + s * stage_bytes + STAGE_WEIGHTS + half * x_bytes +
-                                  g * GROUP_BYTES,
-                              &a.x, k_first + (half * a.steps + step) * STEP, item.first + g * 8,
-                              full + s * 8, often);
-            };
-            int index = cluster, step = 0, count = 0;
-            work_item item = item_at<N>(hits, a.tiles, index);
-            auto next = [&] {
-                if (++step < a.steps) return;
-                step = 0;
-                item = item_at<N>(hits, a.tiles, index += n_clusters);
-            };
+            int count = 0;
             for (; count < a.stages && item.rows > 0; count++, next()) weights(count, item, step);
             if (!GATED) wait_for_previous_kernel();
             const int begun = count; /* steps whose weights are on their way: their rows follow */
             index = cluster, step = 0, item = item_at<N>(hits, a.tiles, index);
             for (count = 0; count < begun; count++, next()) rows(count, item, step);
+        }
+        __syncwarp();
+        cluster_wait();
+        if (lane == 0) {
             for (int stage = 0, parity = 1; item.rows > 0; next()) {
                 if (stage == 0) parity ^= 1;
                 barrier_wait(empty + stage * 8, parity);
@@ -255,8 +259,6 @@ __global__ void __launch_bounds__(THREADS, N <= 16 ? 2 : 1)
             }
             let_next_kernel_start();
         }
-        __syncwarp();
-        cluster_wait();
     } else if (warp > COPIER) {
         if (!GATED) wait_for_previous_kernel();
         cluster_wait();
@@ -265,8 +267,7 @@ __global__ void __launch_bounds__(THREADS, N <= 16 ? 2 : 1)
             if (item.rows == 0) break;
             barrier_wait_for_cluster(ready, parity);
             finish<GATED>(a, item, ring + sums_at, rank);
-            __syncwarp();
-            if (lane < a.blocks) barrier_arrive_in(done, lane);
+            warp_arrives(done, a.blocks);
         }
     } else {
         if (!GATED) wait_for_previous_kernel();
@@ -284,8 +285,7 @@ __global__ void __launch_bounds__(THREADS, N <= 16 ? 2 : 1)
             else if (N > 16 && item.rows <= 32) MULTIPLY((N > 16 ? 32 : 8));
             else MULTIPLY((N > 32 ? 64 : 8));
 #undef MULTIPLY
-            __syncwarp();
-            if (lane < a.blocks) barrier_arrive_in(ready, lane);
+            warp_arrives(ready, a.blocks);
         }
     }
     /* Nobody leaves while others read its sums. */

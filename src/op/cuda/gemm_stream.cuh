@@ -26,7 +26,7 @@
 
 #include "op/cuda/gemm.cuh"
 #include "op/cuda/gemm_copy.cuh"
-#include "op/cuda/gemm_wgmma.cuh"
+#include "op/cuda/wgmma.cuh"
 
 enum {
     TILE_ROWS = 128,
@@ -315,8 +315,8 @@ __global__ void __launch_bounds__(threads_of(N), blocks_of(N))
                 barrier_init(empty + s * 8, CONSUMERS / 32);
             }
             for (int b = 0; b < buffers_of(N); b++) {
-                barrier_init(ready + b * 8, a.blocks * (CONSUMERS / 32));
-                barrier_init(done + b * 8, a.blocks * finishers_of(N));
+                barrier_init(ready + b * 8, a.blocks * (CONSUMERS / 32) * ARRIVING);
+                barrier_init(done + b * 8, a.blocks * finishers_of(N) * ARRIVING);
             }
             asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
             for (int s = 0; s < at_once; s++) weights(s);
@@ -324,11 +324,13 @@ __global__ void __launch_bounds__(threads_of(N), blocks_of(N))
         __syncwarp();
         __syncthreads();
         cluster_arrive();
+        if (lane == 0 && !a.resident) {
+            wait_for_previous_kernel();
+            for (int s = 0; s < at_once; s++) tokens(s, s % a.steps);
+        }
+        __syncwarp();
+        cluster_wait();
         if (lane == 0) {
-            if (!a.resident) {
-                wait_for_previous_kernel();
-                for (int s = 0; s < at_once; s++) tokens(s, s % a.steps);
-            }
             for (int count = at_once; count < total_steps; count++) {
                 if (stage == 0) parity ^= 1;
                 barrier_wait(empty + stage * 8, parity);
@@ -338,8 +340,6 @@ __global__ void __launch_bounds__(threads_of(N), blocks_of(N))
                 if (++stage == a.stages) stage = 0;
             }
         }
-        __syncwarp();
-        cluster_wait();
     } else if (warp > COPIER) {
         __syncthreads();
         cluster_arrive();
@@ -349,8 +349,7 @@ __global__ void __launch_bounds__(threads_of(N), blocks_of(N))
         for (int tile = first_tile; tile < a.tiles; tile += n_clusters, turn++) {
             const int b = turn % buffers_of(N), parity = turn / buffers_of(N) & 1;
             finish<N>(a, ring + sums_at + b * N * SUMS_ROW * 4, tile, rank, ready + b * 8, parity);
-            __syncwarp();
-            if (lane < a.blocks) barrier_arrive_in(done + b * 8, lane);
+            warp_arrives(done + b * 8, a.blocks);
         }
     } else {
         __syncthreads();
@@ -407,8 +406,7 @@ __global__ void __launch_bounds__(threads_of(N), blocks_of(N))
                 p[8] = d[t * 4 + 2];
                 p[SUMS_ROW + 8] = d[t * 4 + 3];
             }
-            __syncwarp();
-            if (lane < a.blocks) barrier_arrive_in(ready + b * 8, lane);
+            warp_arrives(ready + b * 8, a.blocks);
         }
     }
     /* Nobody leaves while others read its sums. */
