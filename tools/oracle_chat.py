@@ -4,7 +4,8 @@
     tools/oracle_chat.py [--random 1000] [FOLDER...] > cases.jsonl
     build/release/tests/tok_test_chat cases.jsonl
 
-Each line is one user's message with the head of the answer: {"config", "message", "rendered"}. The
+Each line is one user's message, or a conversation, with the head of the answer: {"config", "message" or
+"messages", "rendered"}. The
 template of each FOLDER (tokenizer_config.json, or chat_template.jinja beside it) is rendered as
 transformers does, with trim_blocks and lstrip_blocks; without a folder, small templates of the
 known families. Needs the PyPI package jinja2.
@@ -58,14 +59,18 @@ def text_of(token):
     return token["content"] if isinstance(token, dict) else token
 
 
-def render(config, message):
+def render(config, messages):
     template = config["chat_template"]
     if isinstance(template, list):
         template = next(t["template"] for t in template if t["name"] == "default")
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
-        messages=[{"role": "user", "content": message}], add_generation_prompt=True,
+        messages=messages, add_generation_prompt=True,
         **{key: text_of(value) for key, value in config.items() if key.endswith("_token")})
+
+
+def words(rng):
+    return "".join(rng.choices(PARTS, k=rng.randrange(12)))
 
 
 def main():
@@ -82,9 +87,13 @@ def main():
     rng = random.Random(args.seed)
     for config in configs:
         for _ in range(args.random):
-            message = "".join(rng.choices(PARTS, k=rng.randrange(12)))
-            print(json.dumps({"config": config, "message": message,
-                              "rendered": render(config, message)}))
+            message = words(rng)
+            user = [{"role": "user", "content": message}]
+            print(json.dumps({"config": config, "message": message, "rendered": render(config, user)}))
+            system = [] if "System role not supported" in str(config) else [{"role": "system", "content": words(rng)}]
+            turns = [{"role": role, "content": words(rng)} for role in ["user", "assistant"] * rng.randrange(4) + ["user"]]
+            messages = system * rng.randrange(2) + turns
+            print(json.dumps({"config": config, "messages": messages, "rendered": render(config, messages)}))
 
 
 main()

@@ -1,6 +1,7 @@
 /* chat.c - chat templates, rendered natively. See chat.h. */
 #include "tok/chat.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
@@ -11,21 +12,28 @@
 typedef struct family {
     const char *name;
     const char *markers[4];
-    const char *before, *after; /* around the message; BOS comes first if the template names it */
-    bool trims;                 /* white space around the message goes */
+    const char *no_system; /* what stands in front without a message of the system */
+    const char *heads[3];  /* of a message, by role; NULL: the template refuses it */
+    const char *tail;      /* of a message */
+    const char *answer;    /* the head of the answer; BOS comes first if the template names it */
+    bool trims;            /* white space around a message goes */
 } family;
 
 static const family families[] = {
     {"gemma",
      {"<start_of_turn>", "<end_of_turn>", "| trim"},
-     "<start_of_turn>user\n",
-     "<end_of_turn>\n<start_of_turn>model\n",
+     "",
+     {NULL, "<start_of_turn>user\n", "<start_of_turn>model\n"},
+     "<end_of_turn>\n",
+     "<start_of_turn>model\n",
      true},
     /* Without a system message the system block stands there empty. */
     {"jamba",
      {"<|bom|>", "<|eom|>", "default_system_message"},
-     "<|bom|><|system|> <|eom|><|bom|><|user|> ",
-     "<|eom|><|bom|><|assistant|>",
+     "<|bom|><|system|> <|eom|>",
+     {"<|bom|><|system|> ", "<|bom|><|user|> ", "<|bom|><|assistant|> "},
+     "<|eom|>",
+     "<|bom|><|assistant|>",
      false},
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
@@ -82,29 +90,92 @@ static void trim(const char **text, size_t *size)
     }
 }
 
-ct_status ct_chat_render(const ct_tokenizer *tokenizer, const char *user_text, size_t size,
-                         char **text, size_t *out_size, ct_err *err)
+/* A message with its size, which may hold NUL. */
+typedef struct sized {
+    ct_chat_role role;
+    const char *text;
+    size_t size;
+} sized;
+
+static ct_status add_message(const family *f, sized m, ct_buf *out, ct_err *err)
+{
+    ct_status st = CT_OK;
+    size_t valid = ct_utf8_check(m.text, m.size);
+    if (valid < m.size)
+        return ct_fail(err, CT_ERR_VALUE, "message: expected UTF-8, got byte 0x%02X at offset %zu",
+                       (unsigned char)m.text[valid], valid);
+    if (!f->heads[m.role])
+        return ct_fail(err, CT_ERR_UNSUPPORTED,
+                       "chat template: expected messages of user and assistant, got one of the %s, "
+                       "which the %s template refuses",
+                       ct_chat_role_name(m.role), f->name);
+    if (f->trims) trim(&m.text, &m.size);
+    CT_TRY(ct_buf_adds(out, f->heads[m.role], err));
+    CT_TRY(ct_buf_add(out, m.text, m.size, err));
+    CT_TRY(ct_buf_adds(out, f->tail, err));
+done:
+    return st;
+}
+
+static ct_status render(const ct_tokenizer *tokenizer, const sized *messages, size_t n, char **text,
+                        size_t *out_size, ct_err *err)
 {
     const char *template = ct_tokenizer_chat_template(tokenizer);
     const char *bos = ct_tokenizer_bos_text(tokenizer);
     const family *f = template ? find_family(template) : NULL;
     ct_buf out = {0};
     ct_status st = CT_OK;
-    size_t valid = ct_utf8_check(user_text, size);
     if (!f) return unknown(tokenizer, err);
-    if (valid < size)
-        return ct_fail(err, CT_ERR_VALUE, "message: expected UTF-8, got byte 0x%02X at offset %zu",
-                       (unsigned char)user_text[valid], valid);
     bool named = strcmp(template, f->name) == 0;
     if (bos && (named || strstr(template, "bos_token"))) CT_TRY(ct_buf_adds(&out, bos, err));
-    if (f->trims) trim(&user_text, &size);
-    CT_TRY(ct_buf_adds(&out, f->before, err));
-    CT_TRY(ct_buf_add(&out, user_text, size, err));
-    CT_TRY(ct_buf_adds(&out, f->after, err));
+    if (messages[0].role != CT_CHAT_SYSTEM) CT_TRY(ct_buf_adds(&out, f->no_system, err));
+    for (size_t i = 0; i < n; i++) CT_TRY(add_message(f, messages[i], &out, err));
+    CT_TRY(ct_buf_adds(&out, f->answer, err));
     *out_size = out.size;
     *text = ct_buf_take(&out);
     if (!*text) st = ct_fail_memory(err, "chat", *out_size);
 done:
     ct_buf_clear(&out);
     return st;
+}
+
+ct_status ct_chat_render(const ct_tokenizer *tokenizer, const char *user_text, size_t size,
+                         char **text, size_t *out_size, ct_err *err)
+{
+    const sized message = {CT_CHAT_USER, user_text, size};
+    return render(tokenizer, &message, 1, text, out_size, err);
+}
+
+const char *ct_chat_role_name(ct_chat_role role)
+{
+    static const char *const names[] = {"system", "user", "assistant"};
+    return names[role];
+}
+
+ct_status ct_chat_render_messages(const ct_tokenizer *tokenizer, const ct_chat_message *messages,
+                                  size_t n, char **text, size_t *out_size, ct_err *err)
+{
+    size_t first = n > 0 && messages[0].role == CT_CHAT_SYSTEM;
+    bool right = n > first && (n - first) % 2 == 1;
+    for (size_t i = first; i < n; i++)
+        right &= messages[i].role == ((i - first) % 2 ? CT_CHAT_ASSISTANT : CT_CHAT_USER);
+    if (!right)
+        return ct_fail(err, CT_ERR_VALUE,
+                       "messages: expected the user's and the assistant's by turns, the user's "
+                       "first and last, got %zu in another order",
+                       n);
+    sized *list = malloc(n * sizeof *list);
+    if (!list) return ct_fail_memory(err, "messages", n * sizeof *list);
+    for (size_t i = 0; i < n; i++)
+        list[i] = (sized){messages[i].role, messages[i].text, strlen(messages[i].text)};
+    ct_status st = render(tokenizer, list, n, text, out_size, err);
+    free(list);
+    return st;
+}
+
+bool ct_chat_takes_system(const ct_tokenizer *tokenizer)
+{
+    const char *template = ct_tokenizer_chat_template(tokenizer);
+    const family *f = template ? find_family(template) : NULL;
+    return f && f->heads[CT_CHAT_SYSTEM];
 }

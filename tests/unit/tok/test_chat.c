@@ -1,7 +1,7 @@
 /* test_chat.c - chat templates: which is known, what is rendered, one BOS.
  *
  * With a file of JSON lines as its argument (tools/oracle_chat.py writes one with jinja2) it compares
- * those instead: {"config": tokenizer_config.json, "message": TEXT, "rendered": TEXT}.
+ * those instead: {"config": tokenizer_config.json, "message": TEXT or "messages": [...], "rendered": TEXT}.
  */
 #include "test.h"
 
@@ -138,6 +138,46 @@ static void a_message_that_is_not_utf8_is_refused(void **state)
     ct_tokenizer_close(t);
 }
 
+static const ct_chat_message conversation[] = {{CT_CHAT_SYSTEM, "Be brief. "},
+                                               {CT_CHAT_USER, " 1+1?"},
+                                               {CT_CHAT_ASSISTANT, "2"},
+                                               {CT_CHAT_USER, "2+2?"}};
+
+static void several_messages_are_turns_and_gemma_refuses_a_system(void **state)
+{
+    (void)state;
+    char *text;
+    size_t size;
+    ct_tokenizer *t = open_with("\"" JAMBA "\"");
+    assert_true(ct_chat_takes_system(t));
+    assert_ok(ct_chat_render_messages(t, conversation, 4, &text, &size, &err));
+    assert_string_equal(text, "<bos><|bom|><|system|> Be brief. <|eom|><|bom|><|user|>  1+1?<|eom|>"
+                              "<|bom|><|assistant|> 2<|eom|><|bom|><|user|> 2+2?<|eom|>"
+                              "<|bom|><|assistant|>");
+    assert_int_equal(size, strlen(text));
+    free(text);
+    ct_tokenizer_close(t);
+    t = open_with("\"" GEMMA "\"");
+    assert_false(ct_chat_takes_system(t));
+    assert_ok(ct_chat_render_messages(t, conversation + 1, 3, &text, &size, &err));
+    assert_string_equal(text, "<bos><start_of_turn>user\n1+1?<end_of_turn>\n<start_of_turn>model\n"
+                              "2<end_of_turn>\n<start_of_turn>user\n2+2?<end_of_turn>\n"
+                              "<start_of_turn>model\n");
+    free(text);
+    assert_fails(ct_chat_render_messages(t, conversation, 4, &text, &size, &err),
+                 CT_ERR_UNSUPPORTED, "got one of the system, which the gemma template refuses");
+    /* Not by turns, or with an answer as the last. */
+    assert_fails(ct_chat_render_messages(t, conversation, 0, &text, &size, &err), CT_ERR_VALUE,
+                 "the user's first and last, got 0");
+    assert_fails(ct_chat_render_messages(t, conversation, 1, &text, &size, &err), CT_ERR_VALUE,
+                 "by turns");
+    assert_fails(ct_chat_render_messages(t, conversation, 3, &text, &size, &err), CT_ERR_VALUE,
+                 "by turns");
+    assert_fails(ct_chat_render_messages(t, conversation + 2, 2, &text, &size, &err), CT_ERR_VALUE,
+                 "by turns");
+    ct_tokenizer_close(t);
+}
+
 static void write_file(const char *name, const char *text)
 {
     FILE *file = fopen(temp_path(name), "w");
@@ -183,6 +223,27 @@ static ct_status open_for(const json_t *config, const char *where, ct_tokenizer 
     return st;
 }
 
+/* What cortado makes of a line's message or messages. */
+static ct_status render_line(const ct_tokenizer *t, const json_t *test, char **text, size_t *size)
+{
+    const json_t *message = json_object_get(test, "message"),
+                 *messages = json_object_get(test, "messages");
+    ct_chat_message list[16];
+    size_t n = json_array_size(messages);
+    if (!messages)
+        return ct_chat_render(t, json_string_value(message), json_string_length(message), text,
+                              size, &err);
+    if (n > 16) return ct_fail(&err, CT_ERR_LIMIT, "expected up to 16 messages, got %zu", n);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *m = json_array_get(messages, i);
+        const char *role = json_string_value(json_object_get(m, "role"));
+        list[i].text = json_string_value(json_object_get(m, "content"));
+        for (int r = CT_CHAT_SYSTEM; r <= CT_CHAT_ASSISTANT; r++)
+            if (!strcmp(role, ct_chat_role_name((ct_chat_role)r))) list[i].role = (ct_chat_role)r;
+    }
+    return ct_chat_render_messages(t, list, n, text, size, &err);
+}
+
 /* Compares a file of the oracle; returns the number of differences. */
 static int compare_file(const char *path)
 {
@@ -194,15 +255,12 @@ static int compare_file(const char *path)
     while (getline(&line, &room, file) > 0) {
         json_t *test = json_loads(line, 0, NULL);
         if (!test) return 1;
-        const json_t *message = json_object_get(test, "message");
         const json_t *rendered = json_object_get(test, "rendered");
         ct_tokenizer *t = NULL;
         char *text = NULL;
         size_t size = 0;
         ct_status st = open_for(json_object_get(test, "config"), path, &t);
-        if (st == CT_OK)
-            st = ct_chat_render(t, json_string_value(message), json_string_length(message), &text,
-                                &size, &err);
+        if (st == CT_OK) st = render_line(t, test, &text, &size);
         if (st != CT_OK || size != json_string_length(rendered) ||
             memcmp(text, json_string_value(rendered), size) != 0) {
             printf("case %d: %s\n", cases, st == CT_OK ? text : err.text);
@@ -228,6 +286,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_family_is_named_in_the_config_or_in_a_list_of_templates),
         cmocka_unit_test(a_rendered_text_is_encoded_with_exactly_one_bos),
         cmocka_unit_test(an_unknown_or_absent_template_is_an_error_that_names_the_known_ones),
+        cmocka_unit_test(several_messages_are_turns_and_gemma_refuses_a_system),
         cmocka_unit_test(a_message_that_is_not_utf8_is_refused),
         cmocka_unit_test_setup_teardown(the_template_may_be_a_file_of_its_own, temp_begin,
                                         temp_end),
