@@ -10,9 +10,9 @@
 #include "cli/verbs.h"
 
 const ct_verb *const ct_verbs[] = {
-    &ct_verb_run,     &ct_verb_report, &ct_verb_export,   &ct_verb_generate,
-    &ct_verb_prompts, &ct_verb_score,  &ct_verb_tokenize, &ct_verb_detokenize,
-    &ct_verb_inspect, &ct_verb_synth,  &ct_verb_bench,
+    &ct_verb_run,        &ct_verb_report,  &ct_verb_export, &ct_verb_generate,
+    &ct_verb_prompts,    &ct_verb_score,   &ct_verb_eval,   &ct_verb_tokenize,
+    &ct_verb_detokenize, &ct_verb_inspect, &ct_verb_synth,  &ct_verb_bench,
 };
 const size_t ct_n_verbs = sizeof ct_verbs / sizeof *ct_verbs;
 
