@@ -227,11 +227,7 @@ static ct_status choose_heads(const evaluation *e, ct_head_selection *heads, ct_
     ct_status st = CT_OK;
     const ct_model_info *info = ct_model_get_info(e->model);
     *heads = (ct_head_selection){0};
-    if (!ct_args_has(e->args, "--keep-heads")) {
-        if (ct_args_has(e->args, "--metric"))
-            return ct_fail(err, CT_ERR_USAGE, "--metric: expected --keep-heads with it");
-        return CT_OK;
-    }
+    if (!ct_args_has(e->args, "--keep-heads")) return CT_OK;
     heads->active[CT_STAGE_PREFILL] = true;
     heads->keep = (int32_t)ct_args_int(e->args, "--keep-heads", 0);
     heads->seed = (uint64_t)ct_args_int(e->args, "--seed", 0);
@@ -278,6 +274,22 @@ done:
     return st;
 }
 
+/* Flags that would say nothing beside the others: 0, or the exit status. */
+static int check_combination(const ct_args *args)
+{
+    static const char *const of_model[] = {"--samples", "--json", "--keep-heads"};
+    const char *metric = ct_args_text(args, "--metric", "entropy");
+    for (int i = 0; i < 3; i++)
+        if (ct_args_has(args, "--dump-prompts") && ct_args_has(args, of_model[i]))
+            return ct_args_usage(args, "%s: --dump-prompts computes nothing", of_model[i]);
+    if (ct_args_has(args, "--metric") && !ct_args_has(args, "--keep-heads"))
+        return ct_args_usage(args, "--metric: expected --keep-heads with it");
+    if (ct_args_has(args, "--seed") &&
+        (!ct_args_has(args, "--keep-heads") || strcmp(metric, "random")))
+        return ct_args_usage(args, "--seed: expected --keep-heads and --metric random with it");
+    return 0;
+}
+
 static int run_eval(const ct_args *args)
 {
     evaluation e = {.args = args, .begin_ms = ct_now_ms()};
@@ -294,13 +306,16 @@ static int run_eval(const ct_args *args)
     if (ct_args_has(args, "--chat") && !dir)
         return ct_args_usage(args, "--chat: expected -m MODEL or --tokenizer DIR, which has the "
                                    "template");
+    int wrong = check_combination(args);
+    if (wrong) return wrong;
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     CT_TRY(open_set(&e, &err));
     if (dir) CT_TRY(ct_tokenizer_open(dir, &e.tokenizer, &err));
     if (dump) CT_TRY(dump_prompts(&e, dump, &err));
-    if (dump) printf("%zu prompts in %s\n", e.set.n_questions, dump);
+    if (dump)
+        printf("%zu prompt%s in %s\n", e.set.n_questions, e.set.n_questions == 1 ? "" : "s", dump);
     else CT_TRY(evaluate(&e, &err));
 done:
     if (ct_samples_close(e.samples, &late) != CT_OK && st == CT_OK) {
@@ -328,7 +343,10 @@ static const ct_option options[] = {
     {"--shots", NULL, CT_ARG_INT, "N",
      "Solved examples in front of a question of mmlu (default 5).", 0, CT_SHOTS_MAX},
     {"--limit", NULL, CT_ARG_INT, "N", "The first N questions of each subject.", 1, 9e15},
-    CT_OPTION_CHAT,
+    {"--chat", NULL, CT_ARG_FLAG, NULL,
+     "Put the prompts into the model's chat template: mmlu's description as the system's message, "
+     "shots as turns of user and assistant.",
+     0, 0},
     {"--keep-heads", NULL, CT_ARG_INT, "K", "Keep K heads of every attention layer, in prefill.", 0,
      2147483647.0},
     {"--metric", NULL, CT_ARG_CHOICE, "entropy|l2|random|entropy-inverted",

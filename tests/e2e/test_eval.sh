@@ -89,6 +89,8 @@ expect 1 'did you mean cola?' glue --subjects colla
 expect 1 'CoLA/dev.tsv or' "$cortado" eval -m models/griffin-demo --task glue --data "$tmp/none" --subjects cola
 expect 1 '--keep-heads: expected 0 to 8' glue --keep-heads 9
 expect 2 '--metric: expected --keep-heads with it' glue --metric l2
+expect 2 '--seed: expected --keep-heads and --metric random' glue --keep-heads 2 --seed 1
+expect 2 '--samples: --dump-prompts computes nothing' glue --dump-prompts "$tmp/x" --samples "$tmp/y"
 expect 1 'expected a model with attention layers' "$cortado" eval -m models/mamba-demo --task glue --data "$data" --keep-heads 0
 echo 'no sample' >"$tmp/other"
 expect 1 "$tmp/other, line 1" glue --samples "$tmp/other"
