@@ -20,24 +20,12 @@ static float elapsed_ms(cudaEvent_t a, cudaEvent_t b)
     return ms;
 }
 
-/* Decode as a pass does it: launches one after another in a graph, each with other weights. */
-static double decode_us(int64_t M, int64_t N, int64_t K, const char *weights, size_t room, float *x,
-                        float *y)
+/* The best replay of a graph of so many launches, a launch's part of it; the graph is destroyed. */
+static double replay_us(cudaGraph_t graph, int launches)
 {
-    ct_op_ctx ctx = ctx_of(&modes[3]);
-    size_t bytes = (size_t)(N * K) * 2;
-    int copies = (int)(room / bytes), launches = copies < 24 ? copies : 24;
-    if (launches < 2) launches = 2;
-    cudaGraph_t graph;
     cudaGraphExec_t exec;
     cudaEvent_t a, b;
     cudaEventCreate(&a), cudaEventCreate(&b);
-    need(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeThreadLocal), "capture");
-    for (int i = 0; i < launches; i++) {
-        ct_matrix w = {weights + (size_t)(i % copies) * bytes, CT_BF16, N, K};
-        need_ok(cuda_matmul(&ctx, y, x, M, &w, NULL, false, &err), "decode");
-    }
-    need(cudaStreamEndCapture(device.stream, &graph), "end of capture");
     need(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
     float best = 1e9f;
     for (int i = 0; i < 8; i++) {
@@ -51,6 +39,24 @@ static double decode_us(int64_t M, int64_t N, int64_t K, const char *weights, si
     return best * 1e3 / launches;
 }
 
+/* Decode as a pass does it: launches one after another in a graph, each with other weights. */
+static double decode_us(int64_t M, int64_t N, int64_t K, const char *weights, size_t room, float *x,
+                        float *y)
+{
+    ct_op_ctx ctx = ctx_of(&modes[3]);
+    size_t bytes = (size_t)(N * K) * 2;
+    int copies = (int)(room / bytes), launches = copies < 24 ? copies : 24;
+    if (launches < 2) launches = 2;
+    cudaGraph_t graph;
+    need(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeThreadLocal), "capture");
+    for (int i = 0; i < launches; i++) {
+        ct_matrix w = {weights + (size_t)(i % copies) * bytes, CT_BF16, N, K};
+        need_ok(cuda_matmul(&ctx, y, x, M, &w, NULL, false, &err), "decode");
+    }
+    need(cudaStreamEndCapture(device.stream, &graph), "end of capture");
+    return replay_us(graph, launches);
+}
+
 /* The whole feed-forward of a layer. */
 static double mlp_us(ct_stage stage, int64_t M, int64_t E, int64_t F, const char *weights,
                      size_t room, float *x, float *y, float *hidden)
@@ -59,10 +65,7 @@ static double mlp_us(ct_stage stage, int64_t M, int64_t E, int64_t F, const char
     ct_op_ctx ctx = ctx_of(&m);
     size_t bytes = (size_t)(E * F) * 2;
     int copies = (int)(room / (3 * bytes)), n = copies < 8 ? copies : 8;
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
     cudaGraph_t graph;
-    cudaGraphExec_t exec;
     for (int recorded = 0; recorded < 2;
          recorded++) { /* first once outside: choosing cannot be recorded */
         if (recorded)
@@ -81,17 +84,7 @@ static double mlp_us(ct_stage stage, int64_t M, int64_t E, int64_t F, const char
         }
         if (recorded) need(cudaStreamEndCapture(device.stream, &graph), "end of capture");
     }
-    need(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
-    float best = 1e9f;
-    for (int i = 0; i < 6; i++) {
-        cudaEventRecord(a, device.stream);
-        need(cudaGraphLaunch(exec, device.stream), "replay");
-        cudaEventRecord(b, device.stream);
-        float ms = elapsed_ms(a, b);
-        if (i > 1 && ms < best) best = ms;
-    }
-    cudaGraphExecDestroy(exec), cudaGraphDestroy(graph), cudaEventDestroy(a), cudaEventDestroy(b);
-    return best * 1e3 / n;
+    return replay_us(graph, n);
 }
 
 static double op_ms(const mode *m, int64_t M, int64_t N, int64_t K, const void *weights, float *x,
