@@ -411,6 +411,46 @@ static void direct_labels(ct_canvas *canvas, const ct_chart *c)
 
 /* ---- the figure ------------------------------------------------------------------------------ */
 
+/* The model above its panel, and of how many heads k are where it has attention. */
+static ct_status panel_title(ct_canvas *canvas, const ct_chart *c, size_t panel, ct_err *err)
+{
+    size_t i = 0;
+    while (c->panel_of[i] != panel) i++;
+    const ct_stats_version *v = c->series[i].version;
+    ct_text_style style = CT_TEXT_LABEL;
+    style.bold = true;
+    style.max_width = c->plot.width;
+    char *text = v->heads > 0 ? ct_strf(err, "%s, H = %lld", v->model, (long long)v->heads)
+                              : ct_strdup(v->model, err);
+    if (!text) return CT_ERR_MEMORY;
+    ct_canvas_text(canvas, &style, c->plot.x, c->plot.y - 13, text);
+    free(text);
+    return CT_OK;
+}
+
+/* What k counts; of how many heads, where all models of the figure have as many and no panel's title
+ * says it. */
+static ct_status x_label_draw(ct_canvas *canvas, const ct_chart *c, double x, double y, ct_err *err)
+{
+    ct_text_style style = CT_TEXT_LABEL;
+    style.across = CT_ALIGN_MIDDLE;
+    style.down = CT_ALIGN_BEGIN;
+    int64_t heads = 0;
+    bool one = c->n_panels == 1;
+    for (size_t i = 0; i < c->n_series; i++) {
+        int64_t own = c->series[i].version->heads;
+        one &= !heads || !own || own == heads;
+        heads = own ? own : heads;
+    }
+    char *text = one && heads > 0 ? ct_strf(err, "heads kept in each attention layer, k (of %lld)",
+                                            (long long)heads)
+                                  : ct_strdup("heads kept in each attention layer, k", err);
+    if (!text) return CT_ERR_MEMORY;
+    ct_canvas_text(canvas, &style, x, y, text);
+    free(text);
+    return CT_OK;
+}
+
 static ct_status panel_draw(ct_canvas *canvas, ct_chart *c, size_t panel, bool with_y, ct_err *err)
 {
     ct_status st = CT_OK;
@@ -420,19 +460,10 @@ static ct_status panel_draw(ct_canvas *canvas, ct_chart *c, size_t panel, bool w
         const ct_series *s = &c->series[i];
         if (c->panel_of[i] != panel) continue;
         lines += !s->reference;
-        c->x_high = fmax(c->x_high, (double)s->version->heads);
         for (size_t p = 0; p < s->version->n_points; p++)
             c->x_high = fmax(c->x_high, (double)s->version->points[p].keep_heads);
     }
-    if (c->n_panels > 1) {
-        ct_text_style style = CT_TEXT_LABEL;
-        style.bold = true;
-        style.max_width = c->plot.width;
-        for (size_t i = 0; i < c->n_series; i++)
-            if (c->panel_of[i] == panel && (i == 0 || c->panel_of[i - 1] != panel))
-                ct_canvas_text(canvas, &style, c->plot.x, c->plot.y - 13,
-                               c->series[i].version->model);
-    }
+    if (c->n_panels > 1) CT_TRY(panel_title(canvas, c, panel, err));
     CT_TRY(axes_draw(canvas, c, with_y, err));
     for (size_t i = 0; i < c->n_series; i++) {
         const ct_series *s = &c->series[i];
@@ -447,7 +478,7 @@ static ct_status panel_draw(ct_canvas *canvas, ct_chart *c, size_t panel, bool w
     size_t below = lines <= 3 ? lines : 0;
     for (size_t i = c->n_series; i-- > 0;)
         if (c->panel_of[i] == panel) {
-            if (below) below--;
+            if (below && !c->series[i].reference) below--;
             series_draw(canvas, c, &c->series[i], (double)below);
         }
     direct_labels(canvas, c);
@@ -482,8 +513,7 @@ ct_status ct_draw_accuracy(ct_canvas *canvas, const ct_figure *figure, ct_err *e
         CT_TRY(panel_draw(canvas, &c, panel, !column, err));
     }
     y += c.plot.height + X_AXIS + 5;
-    style.upwards = false;
-    ct_canvas_text(canvas, &style, M + LEFT + all / 2, y, "heads kept in each attention layer, k");
+    CT_TRY(x_label_draw(canvas, &c, M + LEFT + all / 2, y, err));
     y = ct_figure_caption(canvas, figure, y + 18);
     ct_canvas_set_size(canvas, CT_FIGURE_WIDTH, y + M);
 done:
