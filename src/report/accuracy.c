@@ -411,40 +411,46 @@ static void direct_labels(ct_canvas *canvas, const ct_chart *c)
 
 /* ---- the figure ------------------------------------------------------------------------------ */
 
-/* The model above its panel, and of how many heads k are where it has attention. */
+/* The model above its panel, and at the right how many heads its layers have. */
 static ct_status panel_title(ct_canvas *canvas, const ct_chart *c, size_t panel, ct_err *err)
 {
     size_t i = 0;
     while (c->panel_of[i] != panel) i++;
     const ct_stats_version *v = c->series[i].version;
+    const double y = c->plot.y - 13;
+    double right = c->plot.x + c->plot.width;
+    if (v->heads > 0) {
+        ct_text_style number = CT_TEXT_TICK;
+        number.across = CT_ALIGN_END;
+        char *text = ct_strf(err, "H = %lld", (long long)v->heads);
+        if (!text) return CT_ERR_MEMORY;
+        right = ct_canvas_text(canvas, &number, right, y, text).x - 5;
+        free(text);
+    }
     ct_text_style style = CT_TEXT_LABEL;
     style.bold = true;
-    style.max_width = c->plot.width;
-    char *text = v->heads > 0 ? ct_strf(err, "%s, H = %lld", v->model, (long long)v->heads)
-                              : ct_strdup(v->model, err);
-    if (!text) return CT_ERR_MEMORY;
-    ct_canvas_text(canvas, &style, c->plot.x, c->plot.y - 13, text);
-    free(text);
+    style.max_width = fmax(right - c->plot.x, 12);
+    ct_canvas_text(canvas, &style, c->plot.x, y, v->model);
     return CT_OK;
 }
 
-/* What k counts; of how many heads, where all models of the figure have as many and no panel's title
- * says it. */
+/* What k counts, and of how many heads where all models on one pair of axes have as many. */
 static ct_status x_label_draw(ct_canvas *canvas, const ct_chart *c, double x, double y, ct_err *err)
 {
     ct_text_style style = CT_TEXT_LABEL;
     style.across = CT_ALIGN_MIDDLE;
     style.down = CT_ALIGN_BEGIN;
     int64_t heads = 0;
-    bool one = c->n_panels == 1;
+    bool one = true;
     for (size_t i = 0; i < c->n_series; i++) {
         int64_t own = c->series[i].version->heads;
         one &= !heads || !own || own == heads;
         heads = own ? own : heads;
     }
-    char *text = one && heads > 0 ? ct_strf(err, "heads kept in each attention layer, k (of %lld)",
-                                            (long long)heads)
-                                  : ct_strdup("heads kept in each attention layer, k", err);
+    static const char words[] = "heads kept in each attention layer, k";
+    char *text = c->n_panels > 1    ? ct_strf(err, "%s of H", words)
+                 : one && heads > 0 ? ct_strf(err, "%s of %lld", words, (long long)heads)
+                                    : ct_strdup(words, err);
     if (!text) return CT_ERR_MEMORY;
     ct_canvas_text(canvas, &style, x, y, text);
     free(text);
