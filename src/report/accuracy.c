@@ -41,7 +41,7 @@ typedef struct ct_chart {
     ct_entry *entries;
     size_t *panel_of; /* [n_series] */
     size_t dashes;    /* counts the lines of a model, while an overlay is made */
-    double x_high;    /* of the panel being drawn */
+    double x_high;    /* the largest k of the panel being drawn, 1 at least; 0: it has none */
     ct_box plot;
 } ct_chart;
 
@@ -188,7 +188,7 @@ enum { INSET_X = 8, INSET_Y = 5 };
 
 static double x_of(const ct_chart *c, double k)
 {
-    return c->plot.x + INSET_X + (c->plot.width - 2 * INSET_X) * k / c->x_high;
+    return c->plot.x + INSET_X + (c->plot.width - 2 * INSET_X) * k / fmax(c->x_high, 1);
 }
 
 static double y_of(const ct_chart *c, double accuracy)
@@ -216,7 +216,8 @@ static ct_status axes_draw(ct_canvas *canvas, const ct_chart *c, bool with_y, ct
     }
     ct_xy base[2] = {{plot.x, plot.y + plot.height}, {plot.x + plot.width, plot.y + plot.height}};
     ct_canvas_line(canvas, base, 2, 0.8, CT_DASH_SOLID, AXIS);
-    /* At most 13 ticks, and so that the last one is H where a round step allows it. */
+    if (!c->x_high) goto done; /* nothing but levels: k has no meaning there */
+    /* At most 13 ticks, and so that the last one is the largest k where a round step allows it. */
     static const int steps[] = {1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64};
     const double widest = fmax(18, (plot.width - 2 * INSET_X) / 12);
     double step = 0;
@@ -411,7 +412,7 @@ static void direct_labels(ct_canvas *canvas, const ct_chart *c)
 
 /* ---- the figure ------------------------------------------------------------------------------ */
 
-/* The model above its panel, and at the right how many heads its layers have. */
+/* The model above its panel, and at the right how many heads its layers have where k is varied. */
 static ct_status panel_title(ct_canvas *canvas, const ct_chart *c, size_t panel, ct_err *err)
 {
     size_t i = 0;
@@ -419,7 +420,10 @@ static ct_status panel_title(ct_canvas *canvas, const ct_chart *c, size_t panel,
     const ct_stats_version *v = c->series[i].version;
     const double y = c->plot.y - 13;
     double right = c->plot.x + c->plot.width;
-    if (v->heads > 0) {
+    bool swept = false;
+    for (size_t n = i; n < c->n_series && c->panel_of[n] == panel; n++)
+        swept |= !c->series[n].reference;
+    if (swept && v->heads > 0) {
         ct_text_style number = CT_TEXT_TICK;
         number.across = CT_ALIGN_END;
         char *text = ct_strf(err, "H = %lld", (long long)v->heads);
@@ -443,7 +447,7 @@ static ct_status x_label_draw(ct_canvas *canvas, const ct_chart *c, double x, do
     int64_t heads = 0;
     bool one = true;
     for (size_t i = 0; i < c->n_series; i++) {
-        int64_t own = c->series[i].version->heads;
+        int64_t own = c->series[i].reference ? 0 : c->series[i].version->heads;
         one &= !heads || !own || own == heads;
         heads = own ? own : heads;
     }
@@ -460,12 +464,13 @@ static ct_status x_label_draw(ct_canvas *canvas, const ct_chart *c, double x, do
 static ct_status panel_draw(ct_canvas *canvas, ct_chart *c, size_t panel, bool with_y, ct_err *err)
 {
     ct_status st = CT_OK;
-    c->x_high = 1;
+    c->x_high = 0;
     size_t lines = 0;
     for (size_t i = 0; i < c->n_series; i++) {
         const ct_series *s = &c->series[i];
         if (c->panel_of[i] != panel) continue;
         lines += !s->reference;
+        if (!s->reference) c->x_high = fmax(c->x_high, 1);
         for (size_t p = 0; p < s->version->n_points; p++)
             c->x_high = fmax(c->x_high, (double)s->version->points[p].keep_heads);
     }

@@ -190,6 +190,31 @@ done:
     return st;
 }
 
+/* What accuracy and its interval are, and how many seeds a prompt's score is the mean of. */
+static ct_status accuracy_caption(ct_figure *f, const char *interval, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_buf note = {0};
+    size_t seeds = 1;
+    for (size_t i = 0; i < f->n_versions; i++) {
+        const ct_stats_version *v = &f->stats->versions[f->versions[i]];
+        for (const ct_point *p = v->points; p < v->points + v->n_points; p++)
+            while (p->cells > seeds * p->prompts) seeds++;
+    }
+    CT_TRY(
+        ct_buf_addf(&note, err,
+                    "Accuracy: mean score over prompts / maximum score; %s: 95\xC2\xA0%% bootstrap "
+                    "interval over prompts.",
+                    interval));
+    if (seeds > 1)
+        CT_TRY(ct_buf_addf(&note, err, " A prompt run with up to %zu seeds counts with its mean.",
+                           seeds));
+    CT_TRY(caption(f, note.data, err));
+done:
+    ct_buf_clear(&note);
+    return st;
+}
+
 static ct_status describe_accuracy(ct_figure *f, ct_err *err)
 {
     ct_status st = CT_OK;
@@ -245,11 +270,7 @@ static ct_status plan_accuracy(ct_plan *plan, const ct_stats *stats, ct_err *err
                            overlay ? "Accuracy by number of heads kept, all models"
                                    : "Accuracy by number of heads kept",
                            err));
-        CT_TRY(
-            caption(f,
-                    "Accuracy: mean score over prompts / maximum score; band or bar: 95\xC2\xA0% "
-                    "bootstrap interval over prompts.",
-                    err));
+        CT_TRY(accuracy_caption(f, "band or bar", err));
         CT_TRY(describe_accuracy(f, err));
     }
     if (rows && (any_edit || !any)) {
@@ -260,11 +281,7 @@ static ct_status plan_accuracy(ct_plan *plan, const ct_stats *stats, ct_err *err
         CT_TRY(name_figure(f, "accuracy_by_weights",
                            any_edit ? "Accuracy by edit of the attention weights" : "Accuracy",
                            err));
-        CT_TRY(caption(
-            f,
-            "Accuracy: mean score over prompts / maximum score; bars: 95\xC2\xA0% bootstrap "
-            "interval over prompts.",
-            err));
+        CT_TRY(accuracy_caption(f, "bars", err));
         CT_TRY(describe_accuracy(f, err));
     }
 done:
