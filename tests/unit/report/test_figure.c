@@ -281,6 +281,42 @@ static void several_models_are_also_laid_over_one_pair_of_axes(void **state)
     }
 }
 
+/* The panel of a model that was run without a selection, for want of attention: a level, and no axis of k. */
+static void a_panel_without_a_sweep_has_no_k(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_stats *stats = begin();
+    ct_figure *figures;
+    ct_fonts *fonts;
+    ct_text_box *texts;
+    ct_box page;
+    size_t n, n_texts, heads = 0, ticks = 0;
+    made_sweep s = SWEEP;
+    s.k_to = 3;
+    s.n_lengths = s.n_depths = 3;
+    made_add(stats, s, &err);
+    s.model = "mamba";
+    s.k_from = s.k_to = -1;
+    made_add(stats, s, &err);
+    assert_ok(ct_stats_finish(stats, &err));
+    assert_ok(ct_figures_plan(stats, CT_WANT_ACCURACY, &figures, &n, &err));
+    assert_string_equal(figures[0].name, "accuracy_by_heads");
+    assert_ok(ct_fonts_new(&fonts, &err));
+    assert_ok(ct_figure_measure(fonts, ct_figure_draw, &figures[0], &page, &texts, &n_texts, &err));
+    for (size_t i = 0; i < n_texts; i++) {
+        heads += strcmp(texts[i].text, "H = 10") == 0;
+        ticks += strcmp(texts[i].text, "1") == 0 || strcmp(texts[i].text, "3") == 0;
+        assert_string_not_equal(texts[i].text, "4"); /* k ends where it was measured last */
+    }
+    assert_int_equal(heads, 1);
+    assert_int_equal(ticks, 2);
+    ct_text_boxes_free(texts, n_texts);
+    ct_fonts_free(fonts);
+    ct_figures_free(figures, n);
+    ct_stats_free(stats);
+}
+
 static void metrics_are_lines_of_their_own_beside_a_reference(void **state)
 {
     (void)state;
@@ -442,6 +478,7 @@ int main(void)
         cmocka_unit_test(maps_with_other_lengths_and_depths_are_drawn),
         cmocka_unit_test(a_caption_names_the_studies_of_its_versions),
         cmocka_unit_test(several_models_are_also_laid_over_one_pair_of_axes),
+        cmocka_unit_test(a_panel_without_a_sweep_has_no_k),
         cmocka_unit_test(metrics_are_lines_of_their_own_beside_a_reference),
         cmocka_unit_test(weight_edits_are_rows_and_a_grid_of_maps),
         cmocka_unit_test(thirty_three_values_of_k_are_drawn),
