@@ -41,7 +41,7 @@ typedef struct ct_chart {
     ct_entry *entries;
     size_t *panel_of; /* [n_series] */
     size_t dashes;    /* counts the lines of a model, while an overlay is made */
-    double x_high;    /* of the panel being drawn */
+    double x_high;    /* the largest k of the panel being drawn, 1 at least; 0: it has none */
     ct_box plot;
 } ct_chart;
 
@@ -188,7 +188,7 @@ enum { INSET_X = 8, INSET_Y = 5 };
 
 static double x_of(const ct_chart *c, double k)
 {
-    return c->plot.x + INSET_X + (c->plot.width - 2 * INSET_X) * k / c->x_high;
+    return c->plot.x + INSET_X + (c->plot.width - 2 * INSET_X) * k / fmax(c->x_high, 1);
 }
 
 static double y_of(const ct_chart *c, double accuracy)
@@ -216,7 +216,8 @@ static ct_status axes_draw(ct_canvas *canvas, const ct_chart *c, bool with_y, ct
     }
     ct_xy base[2] = {{plot.x, plot.y + plot.height}, {plot.x + plot.width, plot.y + plot.height}};
     ct_canvas_line(canvas, base, 2, 0.8, CT_DASH_SOLID, AXIS);
-    /* At most 13 ticks, and so that the last one is H where a round step allows it. */
+    if (!c->x_high) goto done; /* nothing but levels: k has no meaning there */
+    /* At most 13 ticks, and so that the last one is the largest k where a round step allows it. */
     static const int steps[] = {1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64};
     const double widest = fmax(18, (plot.width - 2 * INSET_X) / 12);
     double step = 0;
@@ -411,28 +412,69 @@ static void direct_labels(ct_canvas *canvas, const ct_chart *c)
 
 /* ---- the figure ------------------------------------------------------------------------------ */
 
+/* The model above its panel, and at the right how many heads its layers have where k is varied. */
+static ct_status panel_title(ct_canvas *canvas, const ct_chart *c, size_t panel, ct_err *err)
+{
+    size_t i = 0;
+    while (c->panel_of[i] != panel) i++;
+    const ct_stats_version *v = c->series[i].version;
+    const double y = c->plot.y - 13;
+    double right = c->plot.x + c->plot.width;
+    bool swept = false;
+    for (size_t n = i; n < c->n_series && c->panel_of[n] == panel; n++)
+        swept |= !c->series[n].reference;
+    if (swept && v->heads > 0) {
+        ct_text_style number = CT_TEXT_TICK;
+        number.across = CT_ALIGN_END;
+        char *text = ct_strf(err, "H = %lld", (long long)v->heads);
+        if (!text) return CT_ERR_MEMORY;
+        right = ct_canvas_text(canvas, &number, right, y, text).x - 5;
+        free(text);
+    }
+    ct_text_style style = CT_TEXT_LABEL;
+    style.bold = true;
+    style.max_width = fmax(right - c->plot.x, 12);
+    ct_canvas_text(canvas, &style, c->plot.x, y, v->model);
+    return CT_OK;
+}
+
+/* What k counts, and of how many heads where all models on one pair of axes have as many. */
+static ct_status x_label_draw(ct_canvas *canvas, const ct_chart *c, double x, double y, ct_err *err)
+{
+    ct_text_style style = CT_TEXT_LABEL;
+    style.across = CT_ALIGN_MIDDLE;
+    style.down = CT_ALIGN_BEGIN;
+    int64_t heads = 0;
+    bool one = true;
+    for (size_t i = 0; i < c->n_series; i++) {
+        int64_t own = c->series[i].reference ? 0 : c->series[i].version->heads;
+        one &= !heads || !own || own == heads;
+        heads = own ? own : heads;
+    }
+    static const char words[] = "heads kept in each attention layer, k";
+    char *text = c->n_panels > 1    ? ct_strf(err, "%s of H", words)
+                 : one && heads > 0 ? ct_strf(err, "%s of %lld", words, (long long)heads)
+                                    : ct_strdup(words, err);
+    if (!text) return CT_ERR_MEMORY;
+    ct_canvas_text(canvas, &style, x, y, text);
+    free(text);
+    return CT_OK;
+}
+
 static ct_status panel_draw(ct_canvas *canvas, ct_chart *c, size_t panel, bool with_y, ct_err *err)
 {
     ct_status st = CT_OK;
-    c->x_high = 1;
+    c->x_high = 0;
     size_t lines = 0;
     for (size_t i = 0; i < c->n_series; i++) {
         const ct_series *s = &c->series[i];
         if (c->panel_of[i] != panel) continue;
         lines += !s->reference;
-        c->x_high = fmax(c->x_high, (double)s->version->heads);
+        if (!s->reference) c->x_high = fmax(c->x_high, 1);
         for (size_t p = 0; p < s->version->n_points; p++)
             c->x_high = fmax(c->x_high, (double)s->version->points[p].keep_heads);
     }
-    if (c->n_panels > 1) {
-        ct_text_style style = CT_TEXT_LABEL;
-        style.bold = true;
-        style.max_width = c->plot.width;
-        for (size_t i = 0; i < c->n_series; i++)
-            if (c->panel_of[i] == panel && (i == 0 || c->panel_of[i - 1] != panel))
-                ct_canvas_text(canvas, &style, c->plot.x, c->plot.y - 13,
-                               c->series[i].version->model);
-    }
+    if (c->n_panels > 1) CT_TRY(panel_title(canvas, c, panel, err));
     CT_TRY(axes_draw(canvas, c, with_y, err));
     for (size_t i = 0; i < c->n_series; i++) {
         const ct_series *s = &c->series[i];
@@ -447,7 +489,7 @@ static ct_status panel_draw(ct_canvas *canvas, ct_chart *c, size_t panel, bool w
     size_t below = lines <= 3 ? lines : 0;
     for (size_t i = c->n_series; i-- > 0;)
         if (c->panel_of[i] == panel) {
-            if (below) below--;
+            if (below && !c->series[i].reference) below--;
             series_draw(canvas, c, &c->series[i], (double)below);
         }
     direct_labels(canvas, c);
@@ -482,8 +524,7 @@ ct_status ct_draw_accuracy(ct_canvas *canvas, const ct_figure *figure, ct_err *e
         CT_TRY(panel_draw(canvas, &c, panel, !column, err));
     }
     y += c.plot.height + X_AXIS + 5;
-    style.upwards = false;
-    ct_canvas_text(canvas, &style, M + LEFT + all / 2, y, "heads kept in each attention layer, k");
+    CT_TRY(x_label_draw(canvas, &c, M + LEFT + all / 2, y, err));
     y = ct_figure_caption(canvas, figure, y + 18);
     ct_canvas_set_size(canvas, CT_FIGURE_WIDTH, y + M);
 done:

@@ -178,11 +178,40 @@ static ct_status caption(ct_figure *f, const char *note, ct_err *err)
         if (buf.size) CT_TRY(ct_buf_adds(&buf, "; ", err));
         CT_TRY(ct_figure_studies(f, &buf, err));
     }
+    if (all & CT_FIELD_STAGES) {
+        if (buf.size) CT_TRY(ct_buf_adds(&buf, "; ", err));
+        CT_TRY(ct_buf_adds(&buf, "named by the stages in which heads are selected", err));
+    }
     CT_TRY(ct_buf_addf(&buf, err, "%s%s", buf.size ? ". " : "", note));
     CT_TRY(failed_note(f, &buf, err));
     CT_TRY(text_take(&buf, &f->caption, err));
 done:
     ct_buf_clear(&buf);
+    return st;
+}
+
+/* What accuracy and its interval are, and how many seeds a prompt's score is the mean of. */
+static ct_status accuracy_caption(ct_figure *f, const char *interval, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_buf note = {0};
+    size_t seeds = 1;
+    for (size_t i = 0; i < f->n_versions; i++) {
+        const ct_stats_version *v = &f->stats->versions[f->versions[i]];
+        for (const ct_point *p = v->points; p < v->points + v->n_points; p++)
+            while (p->cells > seeds * p->prompts) seeds++;
+    }
+    CT_TRY(
+        ct_buf_addf(&note, err,
+                    "Accuracy: mean score over prompts / maximum score; %s: 95\xC2\xA0%% bootstrap "
+                    "interval over prompts.",
+                    interval));
+    if (seeds > 1)
+        CT_TRY(ct_buf_addf(&note, err, " A prompt run with up to %zu seeds counts with its mean.",
+                           seeds));
+    CT_TRY(caption(f, note.data, err));
+done:
+    ct_buf_clear(&note);
     return st;
 }
 
@@ -241,11 +270,7 @@ static ct_status plan_accuracy(ct_plan *plan, const ct_stats *stats, ct_err *err
                            overlay ? "Accuracy by number of heads kept, all models"
                                    : "Accuracy by number of heads kept",
                            err));
-        CT_TRY(
-            caption(f,
-                    "Accuracy: mean score over prompts / maximum score; band or bar: 95\xC2\xA0% "
-                    "bootstrap interval over prompts.",
-                    err));
+        CT_TRY(accuracy_caption(f, "band or bar", err));
         CT_TRY(describe_accuracy(f, err));
     }
     if (rows && (any_edit || !any)) {
@@ -256,11 +281,7 @@ static ct_status plan_accuracy(ct_plan *plan, const ct_stats *stats, ct_err *err
         CT_TRY(name_figure(f, "accuracy_by_weights",
                            any_edit ? "Accuracy by edit of the attention weights" : "Accuracy",
                            err));
-        CT_TRY(caption(
-            f,
-            "Accuracy: mean score over prompts / maximum score; bars: 95\xC2\xA0% bootstrap "
-            "interval over prompts.",
-            err));
+        CT_TRY(accuracy_caption(f, "bars", err));
         CT_TRY(describe_accuracy(f, err));
     }
 done:
@@ -309,8 +330,34 @@ done:
     return st;
 }
 
-static const char MAP_NOTE[] = "Colour: mean score; number above a map: accuracy in per cent; "
-                               "depth 0\xC2\xA0% is the beginning of the context.";
+/* How many prompts each map has, what its places are, and what a length means where a prompt is read twice. */
+static ct_status map_caption(ct_figure *f, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_buf note = {0};
+    size_t least = 0, most = 0, answers = 0;
+    bool twice = false;
+    for (size_t i = 0; i < f->n_panels; i++) {
+        const ct_stats_version *v = &f->stats->versions[f->panels[i].version];
+        const ct_point *p = ct_stats_point(v, f->panels[i].keep_heads);
+        twice |= v->read_twice;
+        if (!p->prompts) continue;
+        if (!most || p->prompts < least) least = p->prompts;
+        if (p->prompts > most) most = p->prompts;
+        answers = p->cells > p->prompts ? p->cells : answers;
+    }
+    if (least == most) CT_TRY(ct_buf_addf(&note, err, "%zu prompt%s", most, most == 1 ? "" : "s"));
+    else CT_TRY(ct_buf_addf(&note, err, "%zu\xE2\x80\x93%zu prompts", least, most));
+    CT_TRY(ct_buf_addf(&note, err,
+                       "%s. Colour: %s; number above a map: accuracy in per cent; "
+                       "depth 0\xC2\xA0%% is the beginning of the context%s.",
+                       f->n_panels > 1 ? " a map" : "", answers ? "mean score over seeds" : "score",
+                       twice ? "; the length is that of one copy of the prompt" : ""));
+    CT_TRY(caption(f, note.data, err));
+done:
+    ct_buf_clear(&note);
+    return st;
+}
 
 static bool mappable(const ct_stats_version *v)
 {
@@ -350,13 +397,39 @@ static ct_status plan_version_maps(ct_plan *plan, const ct_stats *stats, size_t 
         CT_TRY(ct_buf_addf(&heading, err, "Retrieval map%s: ", f->n_panels > 1 ? "s" : ""));
         CT_TRY(ct_label_version(version, mask, &heading, err));
         CT_TRY(name_figure(f, name.data, heading.data, err));
-        CT_TRY(caption(f, MAP_NOTE, err));
+        CT_TRY(map_caption(f, err));
         CT_TRY(describe_maps(f, err));
     }
 done:
     ct_buf_clear(&name);
     ct_buf_clear(&heading);
     return st;
+}
+
+/* Places of the modes in Table 6.1, as versions are ordered by them. */
+static bool prefill_later(const ct_stats_version *a, const ct_stats_version *b)
+{
+    static const char *const modes[] = {"keep", "omit", "only", "binary", "null"};
+    size_t x = 0, y = 0;
+    if (a->model_index != b->model_index || strcmp(a->stages, b->stages) != 0 ||
+        strcmp(a->metric, b->metric) != 0)
+        return false;
+    while (x < 5 && strcmp(a->weights_prefill, modes[x]) != 0) x++;
+    while (y < 5 && strcmp(b->weights_prefill, modes[y]) != 0) y++;
+    return x > y;
+}
+
+/* Versions are ordered by generation mode, then prefill mode; a grid of maps reads as Table 6.1 does, a row
+ * for each prefill mode. */
+static void order_as_table(const ct_stats *stats, size_t *chosen, size_t n)
+{
+    for (size_t i = 1; i < n; i++)
+        for (size_t j = i; j > 0; j--) {
+            size_t before = chosen[j - 1];
+            if (!prefill_later(&stats->versions[before], &stats->versions[chosen[j]])) break;
+            chosen[j - 1] = chosen[j];
+            chosen[j] = before;
+        }
 }
 
 /* Versions with one k each stand on one figure together, as in the thesis's Figure D.1. */
@@ -371,6 +444,7 @@ static ct_status plan_weight_maps(ct_plan *plan, const ct_stats *stats, bool *ma
         if (!swept(&stats->versions[i]) && mappable(&stats->versions[i])) chosen[n++] = i;
     *made = n >= 2;
     if (!*made) goto done;
+    order_as_table(stats, chosen, n);
     CT_TRY(plan_add(plan, CT_FIGURE_MAPS, stats, &f, err));
     f->panels = calloc(n, sizeof *f->panels);
     if (!f->panels) {
@@ -388,10 +462,63 @@ static ct_status plan_weight_maps(ct_plan *plan, const ct_stats *stats, bool *ma
                        "Retrieval maps by edit of the attention weights (generation \xE2\x80\x93 "
                        "prefill)",
                        err));
-    CT_TRY(caption(f, MAP_NOTE, err));
+    CT_TRY(map_caption(f, err));
     CT_TRY(describe_maps(f, err));
 done:
     free(chosen);
+    ct_buf_clear(&label);
+    return st;
+}
+
+/* The maps of all sweeps at one k, beside each other: the thesis's Figures B.1 to B.3. They stand on the page
+ * where they are few; there are files of all. */
+static ct_status plan_maps_by_k(ct_plan *plan, const ct_stats *stats, ct_err *err)
+{
+    enum { SHOWN = 5 };
+    ct_status st = CT_OK;
+    ct_buf label = {0};
+    char *name = NULL, *title = NULL;
+    size_t first = plan->n, *chosen = calloc(stats->n_versions + 1, sizeof *chosen);
+    if (!chosen) return ct_fail_memory(err, "maps", stats->n_versions);
+    for (int64_t k = -1; ct_stats_next_k(stats, 0, stats->n_versions, k, &k);) {
+        ct_figure *f;
+        size_t n = 0;
+        for (size_t v = 0; v < stats->n_versions; v++) {
+            const ct_stats_version *version = &stats->versions[v];
+            const ct_point *p = ct_stats_point(version, k);
+            if (p && p->prompts && swept(version) && mappable(version)) chosen[n++] = v;
+        }
+        if (n < 2) continue;
+        CT_TRY(plan_add(plan, CT_FIGURE_MAPS, stats, &f, err));
+        f->panels = calloc(n, sizeof *f->panels);
+        if (!f->panels) {
+            st = ct_fail_memory(err, "maps", n);
+            goto done;
+        }
+        unsigned all, mask = ct_label_differing(stats, chosen, n, &all);
+        for (size_t i = 0; i < n; i++) {
+            ct_buf_clear(&label);
+            CT_TRY(ct_label_version(&stats->versions[chosen[i]], mask, &label, err));
+            CT_TRY(panel_add(f, chosen[i], ct_stats_point(&stats->versions[chosen[i]], k),
+                             label.data, err));
+        }
+        free(name);
+        free(title);
+        name = ct_strf(err, "retrieval_maps_k%02lld", (long long)k);
+        title = ct_strf(err, "Retrieval maps at k = %lld", (long long)k);
+        if (!name || !title) {
+            st = CT_ERR_MEMORY;
+            goto done;
+        }
+        CT_TRY(name_figure(f, name, title, err));
+        CT_TRY(map_caption(f, err));
+        CT_TRY(describe_maps(f, err));
+    }
+    for (size_t i = first; i < plan->n; i++) plan->figures[i].single = plan->n - first > SHOWN;
+done:
+    free(chosen);
+    free(name);
+    free(title);
     ct_buf_clear(&label);
     return st;
 }
@@ -412,6 +539,7 @@ ct_status ct_figures_plan(const ct_stats *stats, unsigned wanted, ct_figure **ou
     CT_TRY(ct_label_slugs(stats, &slugs, err));
     if (wanted & CT_WANT_ACCURACY) CT_TRY(plan_accuracy(&plan, stats, err));
     if (wanted & CT_WANT_MAPS) CT_TRY(plan_weight_maps(&plan, stats, &together, err));
+    if (wanted & CT_WANT_MAPS) CT_TRY(plan_maps_by_k(&plan, stats, err));
     for (size_t v = 0; wanted & CT_WANT_MAPS && v < stats->n_versions; v++)
         if (mappable(&stats->versions[v]))
             CT_TRY(plan_version_maps(&plan, stats, v, together && !swept(&stats->versions[v]),

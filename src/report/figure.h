@@ -28,7 +28,7 @@ typedef struct ct_figure {
     char *description;     /* the numbers in words, for those who cannot see it */
     const ct_stats *stats; /* borrowed */
     size_t n_versions;
-    size_t *versions; /* ascending; of CT_FIGURE_MAPS: those of its panels */
+    size_t *versions; /* ascending; of CT_FIGURE_MAPS: those of its panels, in their order */
     size_t n_panels;
     ct_map_panel *panels;
     bool single;  /* one of the maps that another figure shows together */
@@ -39,7 +39,9 @@ typedef struct ct_figure {
 enum { CT_WANT_ACCURACY = 1, CT_WANT_MAPS = 2, CT_WANT_ALL = 3 };
 
 /* All wanted figures of the cells, in the order of a report: accuracy by heads, accuracy by
- * weights, maps of each version (all k together, then single ones). No done cell at all is
+
+ * weights, maps of all versions by edit and by k, maps of each version (all k together, then single
+ * ones). No done cell at all is
  * CT_ERR_VALUE that says so with the first error; no cell is CT_ERR_NOT_FOUND. The figures borrow
  * stats. */
 ct_status ct_figures_plan(const ct_stats *stats, unsigned wanted, ct_figure **out, size_t *n,

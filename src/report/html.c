@@ -147,6 +147,7 @@ static void points(ct_page *p, double value)
 static void difference(ct_page *p, const ct_paired *test)
 {
     points(p, test->difference);
+    if (test->pairs < 2) return; /* one pair has no interval */
     raw(p, "<small>");
     points(p, test->low);
     raw(p, " to ");

@@ -17,10 +17,12 @@ enum { Y_LABELS = 40, X_LABELS = 14, TITLE = 14, GAP_X = 12, GAP_Y = 12 };
 
 static const ct_ink HATCH = {0x8A8A8A, 1}, EMPTY = {0xF1F1F1, 1}, WINDOW = {0x1A1A1A, 1};
 
-/* 0..1 to the colour between red, yellow and green, linear in sRGB. */
+/* 0..1 to the colour between red, amber and pale cyan, linear in sRGB. Lightness rises all the way,
+ * also for colour-blind eyes and on grey paper; dark text keeps a contrast of 4.5 on each. The same
+ * stops are in page.js. */
 static unsigned scale_rgb(double at)
 {
-    static const int stops[3][3] = {{0xF0, 0x49, 0x6E}, {0xEB, 0xB8, 0x39}, {0x0C, 0xD7, 0x9F}};
+    static const int stops[3][3] = {{0xE6, 0x48, 0x6A}, {0xF2, 0xB2, 0x4A}, {0x98, 0xEC, 0xE2}};
     at = fmin(fmax(at, 0), 1) * 2;
     int i = at < 1 ? 0 : 1;
     unsigned rgb = 0;
@@ -102,12 +104,12 @@ done:
     return st;
 }
 
-/* The window's edge lies between two columns: the last length that it covers and the first that it
- * does not. Outside the tested lengths nothing is drawn. */
+/* The window's edge lies between two columns: the last whose prompts it covers whole and the first
+ * whose it does not. Where all columns are on one side nothing is drawn. */
 static bool window_draw(ct_canvas *canvas, const ct_retrieval *map, ct_box area, int64_t window)
 {
     size_t inside = 0;
-    while (inside < map->n_lengths && map->lengths[inside] <= window) inside++;
+    while (inside < map->n_lengths && map->tokens[inside] <= window) inside++;
     if (window <= 0 || !inside || inside == map->n_lengths) return false;
     double x = area.x + area.width * (double)inside / (double)map->n_lengths;
     ct_xy line[2] = {{x, area.y - 1}, {x, area.y + area.height + 1}};
@@ -202,21 +204,46 @@ done:
     return st;
 }
 
+/* How many maps from the first on have its prefill mode, or its model. */
+static size_t row_of(const ct_figure *f, bool mode)
+{
+    const ct_stats_version *first = &f->stats->versions[f->panels[0].version];
+    size_t run = 1;
+    for (; run < f->n_panels; run++) {
+        const ct_stats_version *v = &f->stats->versions[f->panels[run].version];
+        if (mode ? strcmp(v->weights_prefill, first->weights_prefill) != 0
+                 : v->model_index != first->model_index)
+            break;
+    }
+    return run;
+}
+
+/* Whether all maps have the lengths and depths of the first; else each has labels of its own. */
+static bool alike(const ct_figure *f)
+{
+    const ct_stats_version *first = &f->stats->versions[f->panels[0].version];
+    for (size_t i = 1; i < f->n_panels; i++) {
+        const ct_stats_version *v = &f->stats->versions[f->panels[i].version];
+        if (v->n_lengths != first->n_lengths || v->n_depths != first->n_depths ||
+            memcmp(v->lengths, first->lengths, v->n_lengths * sizeof *v->lengths) != 0 ||
+            memcmp(v->depths, first->depths, v->n_depths * sizeof *v->depths) != 0)
+            return false;
+    }
+    return true;
+}
+
 /* How many maps stand side by side, and how large each is. */
-static void grid_choose(const ct_figure *f, size_t n_lengths, size_t n_depths, size_t *columns,
-                        double *width, double *height)
+static void grid_choose(const ct_figure *f, size_t n_lengths, size_t n_depths, double gap_x,
+                        size_t *columns, double *width, double *height)
 {
     size_t n = f->n_panels;
     *columns = n <= 3 ? n : n <= 12 ? 4 : n <= 20 ? 5 : 6;
-    /* Rows for the generation mode, columns for the prefill mode, if that is what they form. */
-    size_t run = 0;
-    const ct_stats_version *first = &f->stats->versions[f->panels[0].version];
-    while (run < n && strcmp(f->stats->versions[f->panels[run].version].weights_generation,
-                             first->weights_generation) == 0)
-        run++;
+    /* A row for each prefill mode, as in Table 6.1, or for each model, if that is what they form. */
+    size_t run = row_of(f, true);
+    if (run == n) run = row_of(f, false);
     if (f->n_versions == n && run >= 2 && run <= 6 && n % run == 0 && n > run) *columns = run;
     double all = CT_FIGURE_WIDTH - 2 * M - Y_LABELS;
-    *width = (all - GAP_X * (double)(*columns - 1)) / (double)*columns;
+    *width = (all - gap_x * (double)(*columns - 1)) / (double)*columns;
     /* Cells about square; a single map is flatter, and its cells wide enough for numbers. */
     double square = *width * (double)n_depths / (double)n_lengths;
     *height = fmin(fmax(square, *width * 0.45), *width * 1.3);
@@ -279,20 +306,24 @@ ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
     double y = ct_figure_title(canvas, figure), width = 0, height = 0, max_score = 0;
     size_t columns = 1, n = figure->n_panels;
     bool missing = false;
+    const bool shared =
+        alike(figure); /* labels on the left and below the last row serve all maps */
+    const double gap_x = shared ? GAP_X : GAP_X + Y_LABELS - 16;
+    const double gap_y = shared ? GAP_Y : GAP_Y + X_LABELS;
     int64_t window = 0; /* of a map in which it was drawn */
     ct_box *areas = calloc(n, sizeof *areas);
     if (!areas) return ct_fail_memory(err, "maps", n * sizeof *areas);
     for (size_t i = 0; i < n; i++) {
         const ct_stats_version *v = &figure->stats->versions[figure->panels[i].version];
-        if (!i) grid_choose(figure, v->n_lengths, v->n_depths, &columns, &width, &height);
+        if (!i) grid_choose(figure, v->n_lengths, v->n_depths, gap_x, &columns, &width, &height);
         max_score = fmax(max_score, v->max_score);
     }
     double bottom = 0;
     for (size_t i = 0; i < n; i++) {
         const ct_map_panel *panel = &figure->panels[i];
         size_t row = i / columns, column = i % columns;
-        ct_box area = {M + Y_LABELS + (double)column * (width + GAP_X),
-                       y + TITLE + (double)row * (height + TITLE + GAP_Y), width, height};
+        ct_box area = {M + Y_LABELS + (double)column * (width + gap_x),
+                       y + TITLE + (double)row * (height + TITLE + gap_y), width, height};
         ct_retrieval_clear(&map);
         CT_TRY(ct_stats_retrieval(figure->stats, panel->version, panel->keep_heads, &map, err));
         map.max_score = max_score; /* one scale of colours for the whole figure */
@@ -301,8 +332,9 @@ ct_status ct_draw_maps(ct_canvas *canvas, const ct_figure *figure, ct_err *err)
         int64_t own = figure->stats->versions[panel->version].window;
         if (window_draw(canvas, &map, area, own)) window = own;
         missing |= map.missing > 0;
-        if (!column) CT_TRY(side_draw(canvas, map.depths, map.n_depths, area, true, err));
-        if (i + columns >= n)
+        if (!column || !shared)
+            CT_TRY(side_draw(canvas, map.depths, map.n_depths, area, true, err));
+        if (i + columns >= n || !shared)
             CT_TRY(side_draw(canvas, map.lengths, map.n_lengths, area, false, err));
         bottom = fmax(bottom, area.y + area.height);
     }

@@ -88,7 +88,7 @@ function compare(g, o) {
 const nameOf = (g) => D.groups[g].label + (D.groups[g].k < 0 ? '' : ', k = ' + D.groups[g].k);
 const compared = (t) => t.pairs === 0 ? `no common prompts with ${t.name}`
   : `${signed(100 * t.difference, 1)} points from ${t.name} (${t.p === null ? 'no exact p' : pText(t.p)}, ${t.better} better, ${t.worse} worse`
-    + (t.low === undefined ? '' : `, interval ${signed(100 * t.low, 1)} to ${signed(100 * t.high, 1)}`) + ')';
+    + (t.low === undefined || t.pairs < 2 ? '' : `, interval ${signed(100 * t.low, 1)} to ${signed(100 * t.high, 1)}`) + ')';
 
 /* ---- which version ----------------------------------------------------------------------------------------- */
 
@@ -165,7 +165,8 @@ function summarize() {
 /* ---- the map ----------------------------------------------------------------------------------------------- */
 
 const mix = (a, b, f) => 'rgb(' + a.map((x, i) => Math.round(x + (b[i] - x) * f)).join(',') + ')';
-const LOW = [0xF0, 0x49, 0x6E], MIDDLE = [0xEB, 0xB8, 0x39], HIGH = [0x0C, 0xD7, 0x9F];
+/* Those of maps.c. */
+const LOW = [0xE6, 0x48, 0x6A], MIDDLE = [0xF2, 0xB2, 0x4A], HIGH = [0x98, 0xEC, 0xE2];
 const LESS = [0xE8, 0x7A, 0x1C], NONE = [0xEE, 0xEE, 0xEE], MORE = [0x4A, 0xA8, 0xE0];
 const scoreInk = (x) => x < 0.5 ? mix(LOW, MIDDLE, 2 * x) : mix(MIDDLE, HIGH, 2 * x - 1);
 const differenceInk = (x) => x < 0 ? mix(NONE, LESS, -x) : mix(NONE, MORE, x);
@@ -192,7 +193,9 @@ function drawMap() {
   const lengths = ascending(group.cells.map((c) => c.length)), depths = ascending(group.cells.map((c) => c.depth));
   const test = against;
   const base = test ? places(D.groups[test.group]) : null;
-  const inside = lengths.filter((l) => l <= v.window).length;
+  const longest = new Map(lengths.map((l) => [l, 0])); /* prompt of a length: read twice, it is about twice as long */
+  for (const c of group.cells) longest.set(c.length, Math.max(longest.get(c.length), c.tokens));
+  const inside = lengths.filter((l) => longest.get(l) <= v.window).length;
   const edge = v.window > 0 && inside > 0 && inside < lengths.length ? inside : -1;
 
   const head = element('tr', {role: 'row'}, element('th', {scope: 'col', role: 'columnheader'}, 'depth, %'));

@@ -460,18 +460,21 @@ ct_status ct_stats_retrieval(const ct_stats *stats, size_t v, int64_t keep_heads
     size_t places = version->n_lengths * version->n_depths;
     out->mean = calloc(places, sizeof *out->mean);
     out->counts = calloc(places, sizeof *out->counts);
-    if (!out->mean || !out->counts) {
+    out->tokens = calloc(out->n_lengths, sizeof *out->tokens);
+    if (!out->mean || !out->counts || !out->tokens) {
         ct_retrieval_clear(out);
         return ct_fail_memory(err, "retrieval map", places * sizeof *out->mean);
     }
     bool found = false;
     for (size_t i = 0; i < stats->n_cells; i++) {
         const ct_stats_cell *c = &stats->cells[i];
-        if (c->version != v || c->keep_heads != keep_heads) continue;
+        if (c->version != v) continue;
+        size_t column = index_of(out->lengths, out->n_lengths, c->length);
+        if (c->prompt_tokens > out->tokens[column]) out->tokens[column] = c->prompt_tokens;
+        if (c->keep_heads != keep_heads) continue;
         found = true;
         if (c->failed) continue;
-        size_t at = index_of(out->depths, out->n_depths, c->depth) * out->n_lengths +
-                    index_of(out->lengths, out->n_lengths, c->length);
+        size_t at = index_of(out->depths, out->n_depths, c->depth) * out->n_lengths + column;
         out->mean[at] += c->score;
         out->counts[at]++;
     }
@@ -489,5 +492,6 @@ void ct_retrieval_clear(ct_retrieval *map)
 {
     free(map->mean);
     free(map->counts);
+    free(map->tokens);
     *map = (ct_retrieval){0};
 }

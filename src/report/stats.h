@@ -72,6 +72,7 @@ typedef struct ct_retrieval {
     const int64_t *lengths, *depths; /* the version's */
     double *mean;                    /* [n_depths, n_lengths], 0 where counts is 0 */
     size_t *counts;                  /* [n_depths, n_lengths] done cells */
+    int64_t *tokens;                 /* [n_lengths], of the version's longest prompt of each */
     size_t missing;                  /* places without a done cell */
     double max_score;
 } ct_retrieval;

@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "report/label.h"
+#include "report/report.h"
 
 ct_status ct_csv_text(ct_buf *out, const char *text, ct_err *err)
 {
@@ -142,17 +143,12 @@ done:
     return st;
 }
 
-ct_status ct_accuracy_latex(const ct_stats *stats, const ct_comparison *all, size_t n, ct_buf *out,
-                            ct_err *err)
+/* One column a version over rows of k. */
+static ct_status latex_by_k(const ct_stats *stats, const ct_comparison *all, size_t n,
+                            unsigned mask, ct_buf *out, ct_err *err)
 {
     ct_status st = CT_OK;
-    unsigned differ, mask = ct_label_differing(stats, NULL, stats->n_versions, &differ);
-    CT_TRY(
-        ct_buf_adds(out,
-                    "% Accuracy in per cent with its 95 % bootstrap interval over prompts, by k, "
-                    "the heads kept.\n% *: differs from the unchanged model, p < 0.05 (paired, "
-                    "Holm's adjustment).\n\\begin{tabular}{r",
-                    err));
+    CT_TRY(ct_buf_adds(out, "\\begin{tabular}{r", err));
     for (size_t v = 0; v < stats->n_versions; v++) CT_TRY(ct_buf_adds(out, "l", err));
     CT_TRY(ct_buf_adds(out, "}\n\\hline\n$k$", err));
     for (size_t v = 0; v < stats->n_versions; v++) {
@@ -169,6 +165,47 @@ ct_status ct_accuracy_latex(const ct_stats *stats, const ct_comparison *all, siz
         }
         CT_TRY(ct_buf_adds(out, " \\\\\n", err));
     }
+done:
+    return st;
+}
+
+/* One row a version and k: many versions would not fit beside each other. */
+static ct_status latex_by_version(const ct_stats *stats, const ct_comparison *all, size_t n,
+                                  unsigned mask, ct_buf *out, ct_err *err)
+{
+    ct_status st = CT_OK;
+    CT_TRY(ct_buf_adds(out,
+                       "\\begin{tabular}{lrlr}\n\\hline\nVersion & $k$ & Accuracy & Prompts "
+                       "\\\\\n\\hline\n",
+                       err));
+    for (size_t v = 0; v < stats->n_versions; v++)
+        for (size_t i = 0; i < stats->versions[v].n_points; i++) {
+            const ct_point *p = &stats->versions[v].points[i];
+            CT_TRY(latex_label(out, &stats->versions[v], mask, err));
+            CT_TRY(ct_buf_adds(out, " & ", err));
+            CT_TRY(add_k(out, p->keep_heads, "all", err));
+            CT_TRY(ct_buf_adds(out, " & ", err));
+            CT_TRY(latex_point(
+                out, p, ct_comparison_find(all, n, CT_AGAINST_UNCHANGED, v, p->keep_heads), err));
+            CT_TRY(ct_buf_addf(out, err, " & %zu \\\\\n", p->prompts));
+        }
+done:
+    return st;
+}
+
+ct_status ct_accuracy_latex(const ct_stats *stats, const ct_comparison *all, size_t n, ct_buf *out,
+                            ct_err *err)
+{
+    ct_status st = CT_OK;
+    unsigned differ, mask = ct_label_differing(stats, NULL, stats->n_versions, &differ);
+    CT_TRY(
+        ct_buf_adds(out,
+                    "% Accuracy in per cent with its 95 % bootstrap interval over prompts, by k, "
+                    "the heads kept.\n% *: differs from the unchanged model, p < 0.05 (paired, "
+                    "Holm's adjustment).\n",
+                    err));
+    if (ct_table_by_k(stats)) CT_TRY(latex_by_k(stats, all, n, mask, out, err));
+    else CT_TRY(latex_by_version(stats, all, n, mask, out, err));
     CT_TRY(ct_buf_adds(out, "\\hline\n\\end{tabular}\n", err));
 done:
     return st;

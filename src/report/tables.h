@@ -21,7 +21,8 @@ ct_status ct_p_text(ct_buf *out, double p, ct_err *err) CT_CHECK;
 /* One line a comparison. */
 ct_status ct_comparisons_csv(const ct_stats *stats, const ct_comparison *all, size_t n, ct_buf *out,
                              ct_err *err) CT_CHECK;
-/* Accuracy with intervals over k, one column a version, as a tabular; a star marks what differs from
+/* Accuracy with intervals as a tabular, one column a version over rows of k or, as ct_table_by_k
+ * says, one row a version and k; a star marks what differs from
  * the unchanged model with an adjusted p below 0.05. */
 ct_status ct_accuracy_latex(const ct_stats *stats, const ct_comparison *all, size_t n, ct_buf *out,
                             ct_err *err) CT_CHECK;

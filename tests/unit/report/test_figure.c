@@ -74,8 +74,8 @@ static void check_figure(ct_fonts *fonts, const char *set, const ct_figure *f)
     ct_buf_clear(&csv);
 }
 
-/* Finishes and frees stats; the figures' names must be `names`, separated by spaces, if given. */
-static void check_all(const char *set, ct_stats *stats, const char *names)
+/* Checks all figures and frees stats; their names must be `names`, separated by spaces, if given. */
+static void draw_all(const char *set, ct_stats *stats, const char *names)
 {
     ct_err err = {0};
     ct_figure *figures;
@@ -83,7 +83,6 @@ static void check_all(const char *set, ct_stats *stats, const char *names)
     size_t n, singles = 0;
     char got[4096] = "";
     assert_ok(ct_fonts_new(&fonts, &err));
-    assert_ok(ct_stats_finish(stats, &err));
     assert_ok(ct_figures_plan(stats, CT_WANT_ALL, &figures, &n, &err));
     for (size_t i = 0; i < n; i++) {
         /* Of the single maps, which differ in their colours alone, two of each set are enough. */
@@ -96,6 +95,14 @@ static void check_all(const char *set, ct_stats *stats, const char *names)
     ct_figures_free(figures, n);
     ct_fonts_free(fonts);
     ct_stats_free(stats);
+}
+
+/* The same after the last cell is in. */
+static void check_all(const char *set, ct_stats *stats, const char *names)
+{
+    ct_err err = {0};
+    assert_ok(ct_stats_finish(stats, &err));
+    draw_all(set, stats, names);
 }
 
 static const made_sweep SWEEP = {.study = "figure-3.2-recurrentgemma-2b",
@@ -154,6 +161,71 @@ static void three_models_stand_in_three_panels(void **state)
     check_all("three", stats, NULL);
 }
 
+/* Figures B.1 to B.3: a figure for each k, in it a row for each model and a column for each way of reading. */
+static void maps_of_several_sweeps_stand_together_at_each_k(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    const char *const models[] = {"recurrentgemma-2b", "recurrentgemma-9b", "jamba-mini-1.6"};
+    for (int draw = 0; draw < 2; draw++) {
+        ct_stats *stats = begin();
+        for (int m = 0; m < 3; m++)
+            for (int twice = 0; twice < 2; twice++) {
+                made_sweep s = SWEEP;
+                s.study = twice ? "figure-4.1-jrt" : "figure-4.1";
+                s.model = models[m];
+                s.heads = 10 << m;
+                s.k_to = 2;
+                s.read_twice = twice;
+                made_add(stats, s, &err);
+            }
+        if (draw) {
+            check_all("jrt", stats, NULL);
+            continue;
+        }
+        ct_figure *figures;
+        size_t n, at_k = 0;
+        assert_ok(ct_stats_finish(stats, &err));
+        assert_ok(ct_figures_plan(stats, CT_WANT_MAPS, &figures, &n, &err));
+        for (size_t i = 0; i < n; i++) {
+            const ct_figure *f = &figures[i];
+            char name[40];
+            snprintf(name, sizeof name, "retrieval_maps_k%02zu", at_k);
+            if (strcmp(f->name, name) != 0) continue;
+            assert_false(f->single); /* three are few enough for the page */
+            assert_int_equal(f->n_panels, 6);
+            for (size_t p = 0; p < 6; p++) {
+                const ct_stats_version *v = &stats->versions[f->panels[p].version];
+                assert_string_equal(v->model, models[p / 2]);
+                assert_int_equal(v->read_twice, p % 2);
+                assert_int_equal(f->panels[p].keep_heads, at_k);
+            }
+            assert_non_null(strstr(f->caption, "100 prompts a map"));
+            assert_non_null(strstr(f->caption, "that of one copy"));
+            at_k++;
+        }
+        assert_int_equal(at_k, 3);
+        ct_figures_free(figures, n);
+        ct_stats_free(stats);
+    }
+}
+
+/* Each map keeps labels of its own: check_all sees that none lies on another. */
+static void maps_with_other_lengths_and_depths_are_drawn(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_stats *stats = begin();
+    for (int i = 0; i < 3; i++) {
+        made_sweep s = SWEEP;
+        s.model = (const char *[]){"a", "b", "c"}[i];
+        s.k_to = 6;
+        s.n_lengths = s.n_depths = 10 - 2 * i;
+        made_add(stats, s, &err);
+    }
+    check_all("unlike", stats, NULL);
+}
+
 static void a_caption_names_the_studies_of_its_versions(void **state)
 {
     (void)state;
@@ -209,6 +281,42 @@ static void several_models_are_also_laid_over_one_pair_of_axes(void **state)
     }
 }
 
+/* The panel of a model that was run without a selection, for want of attention: a level, and no axis of k. */
+static void a_panel_without_a_sweep_has_no_k(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_stats *stats = begin();
+    ct_figure *figures;
+    ct_fonts *fonts;
+    ct_text_box *texts;
+    ct_box page;
+    size_t n, n_texts, heads = 0, ticks = 0;
+    made_sweep s = SWEEP;
+    s.k_to = 3;
+    s.n_lengths = s.n_depths = 3;
+    made_add(stats, s, &err);
+    s.model = "mamba";
+    s.k_from = s.k_to = -1;
+    made_add(stats, s, &err);
+    assert_ok(ct_stats_finish(stats, &err));
+    assert_ok(ct_figures_plan(stats, CT_WANT_ACCURACY, &figures, &n, &err));
+    assert_string_equal(figures[0].name, "accuracy_by_heads");
+    assert_ok(ct_fonts_new(&fonts, &err));
+    assert_ok(ct_figure_measure(fonts, ct_figure_draw, &figures[0], &page, &texts, &n_texts, &err));
+    for (size_t i = 0; i < n_texts; i++) {
+        heads += strcmp(texts[i].text, "H = 10") == 0;
+        ticks += strcmp(texts[i].text, "1") == 0 || strcmp(texts[i].text, "3") == 0;
+        assert_string_not_equal(texts[i].text, "4"); /* k ends where it was measured last */
+    }
+    assert_int_equal(heads, 1);
+    assert_int_equal(ticks, 2);
+    ct_text_boxes_free(texts, n_texts);
+    ct_fonts_free(fonts);
+    ct_figures_free(figures, n);
+    ct_stats_free(stats);
+}
+
 static void metrics_are_lines_of_their_own_beside_a_reference(void **state)
 {
     (void)state;
@@ -247,7 +355,19 @@ static void weight_edits_are_rows_and_a_grid_of_maps(void **state)
             s.knee = g * 5 + p;
             made_add(stats, s, &err);
         }
-    check_all("weights", stats, NULL);
+    assert_ok(ct_stats_finish(stats, &err));
+    ct_figure *figures;
+    size_t n;
+    assert_ok(ct_figures_plan(stats, CT_WANT_MAPS, &figures, &n, &err));
+    assert_string_equal(figures[0].name, "retrieval_maps_by_weights");
+    assert_int_equal(figures[0].n_panels, 20);
+    for (size_t i = 0; i < 20; i++) { /* as Table 6.1: generation across, prefill down */
+        const ct_stats_version *v = &stats->versions[figures[0].panels[i].version];
+        assert_string_equal(v->weights_generation, modes[i % 4]);
+        assert_string_equal(v->weights_prefill, modes[i / 4]);
+    }
+    ct_figures_free(figures, n);
+    draw_all("weights", stats, NULL);
 }
 
 static void thirty_three_values_of_k_are_drawn(void **state)
@@ -354,8 +474,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_versions_of_a_sweep_are_drawn_clean),
         cmocka_unit_test(three_models_stand_in_three_panels),
+        cmocka_unit_test(maps_of_several_sweeps_stand_together_at_each_k),
+        cmocka_unit_test(maps_with_other_lengths_and_depths_are_drawn),
         cmocka_unit_test(a_caption_names_the_studies_of_its_versions),
         cmocka_unit_test(several_models_are_also_laid_over_one_pair_of_axes),
+        cmocka_unit_test(a_panel_without_a_sweep_has_no_k),
         cmocka_unit_test(metrics_are_lines_of_their_own_beside_a_reference),
         cmocka_unit_test(weight_edits_are_rows_and_a_grid_of_maps),
         cmocka_unit_test(thirty_three_values_of_k_are_drawn),

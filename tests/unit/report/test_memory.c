@@ -49,8 +49,24 @@ static ct_stats *make_stats(void)
     return stats;
 }
 
+/* One sweep: few enough versions for a table over k. */
+static ct_stats *make_few(void)
+{
+    ct_err err = {0};
+    ct_stats *stats;
+    assert_ok(ct_stats_new(&stats, &err));
+    for (int k = 0; k < 3; k++) {
+        char key[33];
+        snprintf(key, sizeof key, "few-%d", k);
+        ct_cell c = cell_make(key, k, 250, 0, k);
+        assert_ok(ct_stats_add(stats, &c, &err));
+    }
+    assert_ok(ct_stats_finish(stats, &err));
+    return stats;
+}
+
 /* Everything that these files make of the stats, one after another into `out`. */
-static ct_status make_all(const ct_stats *stats, ct_buf *out, ct_err *err)
+static ct_status make_all(const ct_stats *stats, const ct_stats *few, ct_buf *out, ct_err *err)
 {
     ct_status st;
     ct_comparison *all = NULL;
@@ -59,6 +75,7 @@ static ct_status make_all(const ct_stats *stats, ct_buf *out, ct_err *err)
     CT_TRY(ct_comparisons_new(stats, &all, &n, err));
     CT_TRY(ct_comparisons_csv(stats, all, n, out, err));
     CT_TRY(ct_accuracy_latex(stats, all, n, out, err));
+    CT_TRY(ct_accuracy_latex(few, NULL, 0, out, err));
     CT_TRY(ct_weights_tables_new(stats, all, n, &tables, &n_tables, err));
     for (size_t i = 0; i < n_tables; i++) {
         CT_TRY(ct_weights_csv(stats, &tables[i], out, err));
@@ -74,25 +91,21 @@ static void every_allocation_that_fails_gives_a_status_and_no_leak(void **state)
 {
     (void)state;
     ct_err err = {0};
-    ct_stats *stats = make_stats();
+    ct_stats *stats = make_stats(), *few = make_few();
     ct_buf whole = {0};
-    assert_ok(make_all(stats, &whole, &err));
+    assert_ok(make_all(stats, few, &whole, &err));
     /* Every test and every table is in it: the n-th allocation meets each of them. */
-    static const char *const parts[] = {"the unchanged model",
-                                        "the context read once",
-                                        "exact McNemar",
-                                        "exact sign flips",
-                                        "model,generation,prefill",
-                                        "\\begin{tabular}{r",
-                                        "\\begin{tabular}{l",
-                                        "\\textbf{"};
+    static const char *const parts[] = {
+        "the unchanged model",    "the context read once",    "exact McNemar",
+        "exact sign flips",       "model,generation,prefill", "\\begin{tabular}{rl}",
+        "\\begin{tabular}{lrlr}", "\\begin{tabular}{l",       "\\textbf{"};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!strstr(whole.data, parts[i])) fail_msg("no %s in %s", parts[i], whole.data);
     for (long n = 1;; n++) {
         ct_buf out = {0};
         err = (ct_err){0};
         alloc_start(n);
-        ct_status st = make_all(stats, &out, &err);
+        ct_status st = make_all(stats, few, &out, &err);
         bool failed = alloc.calls >= n;
         bool same =
             st == CT_OK && out.size == whole.size && !memcmp(out.data, whole.data, out.size);
@@ -111,6 +124,7 @@ static void every_allocation_that_fails_gives_a_status_and_no_leak(void **state)
     }
     ct_buf_clear(&whole);
     ct_stats_free(stats);
+    ct_stats_free(few);
 }
 
 int main(void)

@@ -394,6 +394,12 @@ static void table_6_1_has_the_layout_and_the_values_of_the_thesis(void **state)
     assert_non_null(strstr(text.data, "\nKeep & \\textit{50.0\\%} (50.3\\%) & 0.0\\% (3.7\\%) & "
                                       "\\underline{90.0\\%} (85.7\\%) & 0.0\\% (3.7\\%) \\\\\n"));
     ct_buf_clear(&text);
+    assert_ok(ct_accuracy_latex(stats, all, n, &text, &err)); /* 21 versions: a row each */
+    assert_non_null(strstr(text.data, "{lrlr}\n"));
+    assert_int_equal(count(text.data, " & all & "), 21);
+    assert_non_null(
+        strstr(text.data, "keep \xE2\x80\x93 null & all & 100.0 [100.0, 100.0] & 10 \\\\\n"));
+    ct_buf_clear(&text);
     assert_ok(ct_weights_csv(stats, t, &text, &err));
     assert_int_equal(count(text.data, "\n"), 21);
     assert_non_null(strstr(text.data,

@@ -171,6 +171,8 @@ static void a_map_has_depth_as_rows_and_length_as_columns(void **state)
     ct_cell cells[] = {cell_make("a", 1, 4096, 100, 1), cell_make("b", 1, 250, 100, 2),
                        cell_make("c", 1, 250, 0, 3), cell_make("d", 1, 250, 0, 4),
                        cell_make("e", 0, 999, 50, 5)};
+    const int64_t tokens[5] = {8011, 310, 309, 311, 1800}; /* of the prompts, e.g. read twice */
+    for (int i = 0; i < 5; i++) cells[i].prompt_tokens = tokens[i];
     ct_stats *stats = with(cells, 5);
     ct_retrieval map;
     assert_ok(ct_stats_retrieval(stats, 0, 1, &map, &err));
@@ -183,6 +185,8 @@ static void a_map_has_depth_as_rows_and_length_as_columns(void **state)
     assert_memory_equal(map.mean, mean, sizeof mean);
     assert_memory_equal(map.counts, counts, sizeof counts);
     assert_int_equal(map.missing, 6);
+    const int64_t longest[3] = {311, 1800, 8011};
+    assert_memory_equal(map.tokens, longest, sizeof longest);
     ct_retrieval_clear(&map);
     assert_fails(ct_stats_retrieval(stats, 0, 7, &map, &err), CT_ERR_NOT_FOUND, "k = 7");
     ct_stats_free(stats);
