@@ -57,6 +57,12 @@ static size_t find_option(const ct_verb *verb, const char *name, size_t length)
 
 static int unknown_option(const ct_verb *verb, const char *given)
 {
+    if (given[1] != '-' && given[2]) { /* -n20, -n=20 */
+        size_t i = find_option(verb, given, 2);
+        if (i != SIZE_MAX && verb->options[i].kind != CT_ARG_FLAG)
+            return usage_error(verb, "%.2s: expected %s as an argument of its own, got %s", given,
+                               verb->options[i].metavar, given);
+    }
     const char *names[64];
     size_t n = 0;
     for (size_t i = 0; i < verb->n_options && n < 63; i++) names[n++] = verb->options[i].name;

@@ -182,6 +182,9 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     if (options.dry_run && st == CT_OK) {
         CT_TRY(ct_study_describe(study, write_stdout, NULL, err));
         print_plan(&result, options.memory > 0);
+        if (result.failed > 0)
+            fprintf(stderr, "cortado run: warning: %lld cells cannot run, the first: %s\n",
+                    (long long)result.failed, result.first_error);
         goto done;
     }
     if (st == CT_OK || st == CT_ERR_INTERRUPTED) {

@@ -291,6 +291,17 @@ static ct_status check_models(const execution *e, ct_err *err)
     return st;
 }
 
+/* A run stores these as failed; a dry run tells of them here. */
+static void count_refused(const ct_work *work, const todo *left)
+{
+    ct_run_result *r = work->result;
+    r->failed += (int64_t)left->n_refused;
+    if (left->n_refused == 0 || r->first_error[0]) return;
+    const ct_point *at = &work->grid.points[work->grid.cells[left->refused[0].cell].point];
+    snprintf(r->first_error, sizeof r->first_error, "length %lld, depth %lld: %s",
+             (long long)at->length, (long long)at->depth, left->refused[0].why);
+}
+
 static ct_status run_model(execution *e, size_t at, ct_err *err)
 {
     ct_status st;
@@ -318,7 +329,10 @@ static ct_status run_model(execution *e, size_t at, ct_err *err)
     e->later -= (int64_t)work.grid.n_cells;
     work.later = e->later < e->limit ? e->later : e->limit;
     CT_TRY(ct_work_plan(&work, left.items, left.n_items, &plans, err));
-    if (e->options->dry_run) goto done;
+    if (e->options->dry_run) {
+        count_refused(&work, &left);
+        goto done;
+    }
     if (e->result->recordings > recordings) CT_TRY(ct_dir_make(e->recordings, err));
     CT_TRY(begin(e, &work, left.n_items + left.n_refused > 0, &begun, err));
     if (left.n_items + left.n_refused > 0)
