@@ -69,6 +69,9 @@ static ct_status fail_sql(const ct_store *store, int code, const char *doing, ct
     case SQLITE_FULL:
         hint = "; the disk is full: finished cells are kept, run again when there is room";
         break;
+    case SQLITE_IOERR:
+        hint = "; is the disk full, or failing?";
+        break;
     case SQLITE_READONLY:
     case SQLITE_CANTOPEN:
         hint = "; may this user write the file and its folder?";
@@ -738,7 +741,12 @@ ct_status ct_store_each(ct_store *store, ct_cell_fn fn, void *user, ct_err *err)
         ct_cell cell = {0};
         const char *text = NULL;
         if (!read_cell(stmt, &cell, &text)) {
-            st = fail_sql(store, SQLITE_NOMEM, "reading a cell", err);
+            st = sqlite3_errcode(store->db) == SQLITE_NOMEM
+                     ? fail_sql(store, SQLITE_NOMEM, "reading a cell", err)
+                     : ct_fail(err, CT_ERR_FORMAT,
+                               "%s: expected text in every column of a cell, got none; the file is "
+                               "damaged: move it away and run again",
+                               store->path);
             goto done;
         }
         CT_TRY(read_ids(store, text, &ids, &capacity, &cell.n_ids, err));
