@@ -46,7 +46,7 @@ static ct_status add_recording(const ct_work *work, const ct_generate_request *r
     result->recording_bytes += ct_request_recording_bytes(work->model, r);
     if (result->recording_bytes <= limit) return CT_OK;
     return ct_fail(err, CT_ERR_LIMIT,
-                   "record: expected at most %lld MiB of recordings, got more after %lld cells; "
+                   "record: expected at most %lld MiB of recordings, got more with %lld cells; "
                    "record fewer cells, steps or layers, only light, or raise limit_mib (%s, line "
                    "%d)",
                    (long long)(limit >> 20), (long long)result->recordings, work->study->path,
@@ -91,6 +91,10 @@ static ct_status add_todo(const ct_work *work, uint32_t cell, todo *out, ct_err 
         };
         return CT_OK;
     }
+    /* A recording that alone is over the limit is the study's error like the sum of all. */
+    if (st == CT_ERR_LIMIT && r.record &&
+        ct_request_recording_bytes(work->model, &r) > work->study->record.limit)
+        return add_recording(work, &r, err);
     if (st == CT_ERR_MEMORY) { /* the machine's state, not the cell's */
         *err = why;
         return st;

@@ -28,6 +28,10 @@ expect 2 '--model: expected DIR, got an empty text' "$cortado" generate -m '' -p
 expect 2 'expected DIR..., got an empty text' "$cortado" report ''
 "$cortado" generate -m "$demo" -p '' -n 1 >/dev/null 2>"$tmp/err" || fail "an empty prompt: $(cat "$tmp/err")"
 
+# A model that cannot be opened is said before the machine is measured.
+expect 1 'nowhere: expected a model folder' "$cortado" bench -m "$tmp/nowhere"
+[ -s "$tmp/out" ] && fail 'bench measured before it looked for the model'
+
 # Random weights do not replace a model's.
 cp -r "$tmp/model" "$tmp/own"
 expect 1 'expected no model there' "$cortado" synth --config "$tmp/own/config.json" -o "$tmp/own"
