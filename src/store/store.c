@@ -70,7 +70,7 @@ static ct_status fail_sql(const ct_store *store, int code, const char *doing, ct
         hint = "; the disk is full: finished cells are kept, run again when there is room";
         break;
     case SQLITE_IOERR:
-        hint = "; is the disk full, or failing?";
+        hint = "; is the disk full or failing, or a limit of file sizes reached?";
         break;
     case SQLITE_READONLY:
     case SQLITE_CANTOPEN:

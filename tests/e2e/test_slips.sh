@@ -86,6 +86,19 @@ expect 1 'may this user write the file and its folder?' \
     "${other[@]}" "$tmp/cortado" run "$tmp/study.yaml" --out "$tmp/run?#%41"
 chmod 755 "$tmp/run?#%41"
 
+# A limit of file sizes is a failed write, no death by a signal; what was stored is there, and the run goes on from it.
+limited() (
+    ulimit -f 120 # KiB
+    exec "$@"
+)
+expect 1 'a limit of file sizes reached?' limited "$cortado" run "$tmp/study.yaml" --out "$tmp/limited"
+outcomes "$tmp/limited" >"$tmp/out" 2>"$tmp/err"
+[ -s "$tmp/err" ] && fail "after a limit of file sizes: $(cat "$tmp/err")"
+[ "$(wc -l <"$tmp/out")" -lt 420 ] || fail 'the limit of file sizes was not reached'
+"$cortado" run "$tmp/study.yaml" --out "$tmp/limited" >/dev/null 2>"$tmp/err" || fail "without a limit: $(cat "$tmp/err")"
+"$cortado" run "$tmp/study.yaml" --out "$tmp/whole" >/dev/null 2>"$tmp/err" || fail "whole run: $(cat "$tmp/err")"
+same "$tmp/whole" "$tmp/limited"
+
 # A narrow terminal: no blank where a bar has no room.
 if command -v script >/dev/null; then
     script -qec "stty cols 40; '$cortado' run '$tmp/study.yaml' --out '$tmp/narrow'" /dev/null </dev/null |
