@@ -77,7 +77,8 @@ typedef struct ct_run_options {
 typedef struct ct_run_result {
     int64_t cells, prompts, versions; /* of the study */
     int64_t stored;                   /* cells that were done before */
-    int64_t done, failed;             /* cells that this execution finished */
+    int64_t done, failed;             /* cells that this execution finished; a dry run: that
+                                       * cannot run, and would be stored as failed */
     int64_t left;                     /* cells still without outcome: a limit, or interrupted */
     /* The plan for the cells to run: */
     int64_t prefill_tokens_plain;       /* a loop over them would prefill so many */

@@ -57,6 +57,12 @@ static size_t find_option(const ct_verb *verb, const char *name, size_t length)
 
 static int unknown_option(const ct_verb *verb, const char *given)
 {
+    if (given[1] != '-' && given[2]) { /* -n20, -n=20 */
+        size_t i = find_option(verb, given, 2);
+        if (i != SIZE_MAX && verb->options[i].kind != CT_ARG_FLAG)
+            return usage_error(verb, "%.2s: expected %s as an argument of its own, got %s", given,
+                               verb->options[i].metavar, given);
+    }
     const char *names[64];
     size_t n = 0;
     for (size_t i = 0; i < verb->n_options && n < 63; i++) names[n++] = verb->options[i].name;
@@ -96,6 +102,15 @@ static bool nearest_choice(const char *choices, const char *value, char *out, si
 static bool looks_like_option(const char *arg)
 {
     return arg[0] == '-' && arg[1] && !(arg[1] >= '0' && arg[1] <= '9') && arg[1] != '.';
+}
+
+/* What a path is given for; an empty one is a shell variable that is not set. */
+static bool names_a_path(const ct_option *o)
+{
+    static const char *const metavars[] = {"DIR", "FILE", "FILE...", "MODEL"};
+    for (size_t i = 0; i < sizeof metavars / sizeof *metavars; i++)
+        if (!strcmp(o->metavar, metavars[i])) return true;
+    return false;
 }
 
 static int set_value(const ct_verb *verb, const ct_option *o, ct_value *v, const char *text)
@@ -142,6 +157,8 @@ static int set_value(const ct_verb *verb, const ct_option *o, ct_value *v, const
     case CT_ARG_TEXT:
         v->n_texts = 0; /* fall through */
     case CT_ARG_TEXTS:
+        if (!*text && names_a_path(o))
+            return usage_error(verb, "%s: expected %s, got an empty text", o->name, o->metavar);
         v->texts[v->n_texts++] = text;
         break;
     }
@@ -230,6 +247,9 @@ ct_args *ct_args_parse(const ct_verb *verb, int argc, char **argv, int *exit_cod
         if (!only_operands && !strcmp(argv[i], "--")) only_operands = true;
         else if (!only_operands && looks_like_option(argv[i]))
             *exit_code = parse_option(args, argc, argv, &i);
+        else if (!*argv[i]) /* all operands are paths */
+            *exit_code = usage_error(verb, "expected %s, got an empty text",
+                                     *verb->operands ? verb->operands : "no argument");
         else args->operands[args->n_operands++] = argv[i];
     }
     if (*exit_code == CT_EXIT_OK && args->n_operands < (size_t)verb->min_operands)

@@ -343,6 +343,19 @@ done:
     return st;
 }
 
+/* A model that cannot be opened is said before anything is measured. */
+static ct_status check_models(const ct_args *args, const char *const *dirs, size_t n, ct_err *err)
+{
+    ct_status st = CT_OK;
+    const ct_model_options look = {.weights = ct_args_text(args, "--weights", NULL)};
+    for (size_t i = 0; i < n && st == CT_OK; i++) {
+        ct_model *model = NULL;
+        st = ct_model_describe(dirs[i], &look, &model, err);
+        ct_model_close(model);
+    }
+    return st;
+}
+
 static int run_bench(const ct_args *args)
 {
     ct_status st = CT_OK;
@@ -359,6 +372,7 @@ static int run_bench(const ct_args *args)
         n = ct_cli_has_file(demo_model, "config.json");
     }
     CT_TRY(read_settings(args, &set, &err));
+    CT_TRY(check_models(args, dirs, n, &err));
     CT_TRY(ct_cli_model_options_one(args, NULL, device, &options, &err));
     CT_TRY(ct_limits_measure(device, options.threads, &set.limits, &err));
     if (set.json) models = json_array();

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "cli/common.h"
 #include "cli/verbs.h"
+#include "io/file.h"
 #include "io/safetensors.h"
 #include "task/niah.h"
 #include "tok/tok.h"
@@ -145,6 +146,11 @@ static ct_status set_spans(const ct_args *args, ct_generation *g, ct_err *err)
         st = ct_needle_find(g->tokenizer, g->text, g->text_size, ct_args_text(args, "--needle", ""),
                             g->intervention.semantics.needle_span_reference,
                             &g->spans[CT_STAGE_GENERATION], &g->n_spans[CT_STAGE_GENERATION], err);
+        if (st == CT_OK && !g->n_spans[CT_STAGE_GENERATION])
+            st = ct_fail(err, CT_ERR_NOT_FOUND,
+                         "--needle: expected its ids, without the first and the last one, among "
+                         "the prompt's (needle_span: reference), got none; use --option "
+                         "needle_span=text or --needle-positions");
     }
     if (st != CT_OK) return st;
     if (ct_args_has(args, "--needle-positions-prefill"))
@@ -301,10 +307,17 @@ static int run_generate(const ct_args *args)
         return ct_args_usage(args, "expected --needle or --needle-positions, got both");
     if (ct_args_has(args, "--chat") && ct_args_has(args, "--prompt-ids"))
         return ct_args_usage(args, "--chat: expected a prompt as text, got --prompt-ids");
+    if (ct_args_has(args, "--record") && ct_args_has(args, "--save-logits") &&
+        !strcmp(ct_args_text(args, "--record", ""), ct_args_text(args, "--save-logits", "")))
+        return ct_args_usage(args, "--record and --save-logits: expected two files, got one");
     ct_err err = {0};
     ct_status st;
     ct_generation g = {0};
     double start = ct_now_ms();
+    const char *record_path = ct_args_text(args, "--record", NULL);
+    const char *logits_path = ct_args_text(args, "--save-logits", NULL);
+    if (record_path) CT_TRY(ct_file_check_target(record_path, &err)); /* not after all the work */
+    if (logits_path) CT_TRY(ct_file_check_target(logits_path, &err));
     CT_TRY(ct_cli_open_model(args, &g.model, &err));
     CT_TRY(read_prompt(args, &g, &err));
     CT_TRY(set_intervention(args, &g, &err));
@@ -312,8 +325,6 @@ static int run_generate(const ct_args *args)
         CT_TRY(ct_cli_parse_ids(ct_args_text(args, "--force-ids", ""), "--force-ids", &g.force,
                                 &g.n_force, &err));
     CT_TRY(set_record(args, &g, &err));
-    const char *record_path = ct_args_text(args, "--record", NULL);
-    const char *logits_path = ct_args_text(args, "--save-logits", NULL);
     ct_generate_request request = {
         .prompt = g.prompt,
         .prompt_count = g.n_prompt,

@@ -6,6 +6,7 @@
 #include "cli/verbs.h"
 #include "io/file.h"
 #include "run/study.h"
+#include "run/study_lists.h"
 #include "task/grid.h"
 #include "task/niah.h"
 
@@ -25,12 +26,47 @@ static ct_niah_template template_of(const ct_args *args)
                                                                     : CT_NIAH_BASE;
 }
 
+/* A flag that would be ignored is a slip. */
+static ct_status refuse_flags(const ct_args *args, const char *const *flags, size_t n,
+                              const char *why, ct_err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ct_args_has(args, flags[i])) return ct_fail(err, CT_ERR_USAGE, "%s: %s", flags[i], why);
+    return CT_OK;
+}
+
+/* A value twice would be the same file twice. */
+static ct_status check_distinct(const int64_t *values, size_t n, const char *what, ct_err *err)
+{
+    int64_t *sorted = malloc(n * sizeof *sorted);
+    if (!sorted) return ct_fail_memory(err, what, n * sizeof *sorted);
+    memcpy(sorted, values, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, ct_compare_int64);
+    ct_status st = CT_OK;
+    for (size_t i = 1; i < n && st == CT_OK; i++)
+        if (sorted[i] == sorted[i - 1])
+            st = ct_fail(err, CT_ERR_VALUE, "%s: expected each value once, got %lld twice", what,
+                         (long long)sorted[i]);
+    free(sorted);
+    return st;
+}
+
 static ct_status set_from_study(const ct_args *args, const char *path, ct_prompt_set *set,
                                 ct_err *err)
 {
-    ct_status st = ct_study_open(path, &set->study, err);
+    static const char *const own[] = {"--haystack", "--needle", "--question", "--lengths",
+                                      "--depths"};
+    static const char *const reading[] = {"--jrt"};
+    ct_status st = refuse_flags(args, own, sizeof own / sizeof *own,
+                                "the study says it; change it there, or give no study", err);
+    if (st != CT_OK) return st;
+    st = ct_study_open(path, &set->study, err);
     if (st != CT_OK) return st;
     const ct_study *s = set->study;
+    if (s->n_readings == 1) {
+        st = refuse_flags(args, reading, 1, "the study's read_twice says it; change it there", err);
+        if (st != CT_OK) return st;
+    }
     if (s->n_models > 1 && !ct_args_has(args, "--tokenizer"))
         return ct_fail(err, CT_ERR_USAGE,
                        "expected a study of one model, got %zu: name the folder of one with "
@@ -61,6 +97,10 @@ static ct_status set_from_flags(const ct_args *args, ct_prompt_set *set, ct_err 
 {
     static const char *const needed[] = {"--tokenizer", "--haystack", "--needle",
                                          "--question",  "--lengths",  "--depths"};
+    static const char *const of_study[] = {"--model-root"};
+    ct_status st =
+        refuse_flags(args, of_study, 1, "expected a study with it; --tokenizer names DIR", err);
+    if (st != CT_OK) return st;
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
         if (!ct_args_has(args, needed[i]))
             return ct_fail(err, CT_ERR_USAGE, "expected %s (or a study file)", needed[i]);
@@ -70,11 +110,13 @@ static ct_status set_from_flags(const ct_args *args, ct_prompt_set *set, ct_err 
     set->niah.template_kind = template_of(args);
     set->niah.read_twice = ct_args_has(args, "--jrt");
     set->niah.buffer = 200;
-    ct_status st = ct_grid_parse(ct_args_text(args, "--lengths", ""), "--lengths", 1,
-                                 CT_STUDY_MAX_LENGTH, &set->owned_lengths, &set->n_lengths, err);
+    st = ct_grid_parse(ct_args_text(args, "--lengths", ""), "--lengths", 1, CT_STUDY_MAX_LENGTH,
+                       &set->owned_lengths, &set->n_lengths, err);
     if (st == CT_OK)
         st = ct_grid_parse(ct_args_text(args, "--depths", ""), "--depths", 0, 100,
                            &set->owned_depths, &set->n_depths, err);
+    if (st == CT_OK) st = check_distinct(set->owned_lengths, set->n_lengths, "--lengths", err);
+    if (st == CT_OK) st = check_distinct(set->owned_depths, set->n_depths, "--depths", err);
     set->lengths = set->owned_lengths;
     set->depths = set->owned_depths;
     if (st != CT_OK) return st;

@@ -182,6 +182,9 @@ static ct_status run_study(const ct_args *args, const char *path, int *failed_ce
     if (options.dry_run && st == CT_OK) {
         CT_TRY(ct_study_describe(study, write_stdout, NULL, err));
         print_plan(&result, options.memory > 0);
+        if (result.failed > 0)
+            fprintf(stderr, "cortado run: warning: %lld cells cannot run, the first: %s\n",
+                    (long long)result.failed, result.first_error);
         goto done;
     }
     if (st == CT_OK || st == CT_ERR_INTERRUPTED) {
@@ -208,6 +211,26 @@ done:
     return st;
 }
 
+/* Reads all studies before the first one runs, which may take days. Two of one name would go into one
+ * folder, where the second hides what the first has done. */
+static ct_status check_studies(const char *const *paths, size_t n, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_study **studies = calloc(n, sizeof(ct_study *));
+    if (!studies) return ct_fail_memory(err, "studies", n * sizeof *studies);
+    for (size_t i = 0; i < n && st == CT_OK; i++) {
+        st = ct_study_open(paths[i], &studies[i], err);
+        for (size_t j = 0; j < i && st == CT_OK; j++)
+            if (!strcmp(ct_study_name(studies[i]), ct_study_name(studies[j])))
+                st = ct_fail(err, CT_ERR_USAGE,
+                             "%s: expected studies of different names, got \"%s\" in %s, too",
+                             paths[i], ct_study_name(studies[i]), paths[j]);
+    }
+    for (size_t i = 0; i < n; i++) ct_study_close(studies[i]);
+    free(studies);
+    return st;
+}
+
 static int run_run(const ct_args *args)
 {
     const char *const *studies;
@@ -220,9 +243,11 @@ static int run_run(const ct_args *args)
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL); /* batch systems give notice with it */
     ct_err err = {0};
     ct_status st = CT_OK;
     int failed_cells = 0;
+    if (n > 1) st = check_studies(studies, n, &err);
     for (size_t i = 0; i < n && st == CT_OK; i++) {
         if (i) putchar('\n');
         st = run_study(args, studies[i], &failed_cells, &err);

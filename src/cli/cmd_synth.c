@@ -8,6 +8,15 @@
 #include "load/synth.h"
 #include "model/model.h"
 
+/* Weights beside what synth never writes are a model that somebody has downloaded or trained. */
+static bool holds_a_model(const char *dir)
+{
+    return (ct_cli_has_file(dir, "model.safetensors") ||
+            ct_cli_has_file(dir, "model.safetensors.index.json")) &&
+           (ct_cli_has_file(dir, "tokenizer.json") ||
+            ct_cli_has_file(dir, "generation_config.json"));
+}
+
 static int run_synth(const ct_args *args)
 {
     const char *config = ct_args_text(args, "--config", NULL),
@@ -19,6 +28,13 @@ static int run_synth(const ct_args *args)
     json_t *json = NULL;
     ct_synth_tensor *tensors = NULL;
     size_t n = 0;
+    if (holds_a_model(dir)) {
+        st = ct_fail(&err, CT_ERR_VALUE,
+                     "%s: expected no model there, got one with weights and a tokenizer or "
+                     "generation_config.json; choose another folder, or remove it first",
+                     dir);
+        goto done;
+    }
     CT_TRY(ct_config_open(config, &json, &err));
     CT_TRY(ct_model_synth_tensors(json, config, &tensors, &n, &err));
     CT_TRY(ct_synth_write(dir, config, tensors, n, (uint64_t)ct_args_int(args, "--seed", 0), dtype,

@@ -12,9 +12,13 @@ static ct_status open_tokenizer(const ct_args *args, ct_tokenizer **out, ct_err 
     return ct_tokenizer_open(dir, out, err);
 }
 
-static bool has_tokenizer(const ct_args *args)
+/* CT_EXIT_OK if one place of the tokenizer is given. */
+static int check_tokenizer(const ct_args *args)
 {
-    return ct_args_has(args, "--tokenizer") != ct_args_has(args, "--model");
+    int given = ct_args_has(args, "--tokenizer") + ct_args_has(args, "--model");
+    if (given == 1) return CT_EXIT_OK;
+    return ct_args_usage(args, "expected -m MODEL or --tokenizer DIR, got %s",
+                         given ? "both" : "neither");
 }
 
 /* One line a token: its id and its text as a JSON string, which shows blanks and line ends. */
@@ -39,7 +43,7 @@ static ct_status print_tokens(const ct_tokenizer *tokenizer, const int32_t *ids,
 
 static int run_tokenize(const ct_args *args)
 {
-    if (!has_tokenizer(args)) return ct_args_usage(args, "expected -m MODEL or --tokenizer DIR");
+    if (check_tokenizer(args) != CT_EXIT_OK) return CT_EXIT_USAGE;
     const char *const *files;
     size_t n_files = ct_args_operands(args, &files);
     ct_err err = {0};
@@ -71,7 +75,7 @@ done:
 
 static int run_detokenize(const ct_args *args)
 {
-    if (!has_tokenizer(args)) return ct_args_usage(args, "expected -m MODEL or --tokenizer DIR");
+    if (check_tokenizer(args) != CT_EXIT_OK) return CT_EXIT_USAGE;
     const char *const *files;
     size_t n_files = ct_args_operands(args, &files);
     ct_err err = {0};

@@ -66,6 +66,7 @@ int main(int argc, char **argv)
 {
     limit_spinning(argv);
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, reported once by finish() */
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is a failed write like a full disk */
     if (argc < 2) {
         ct_help_program(stderr);
         return CT_EXIT_USAGE;

@@ -53,8 +53,9 @@ void ct_progress_show(ct_progress *progress, int64_t done, int64_t total, int64_
         memset(bar, '#', (size_t)filled);
         bar[room] = 0;
     }
-    fprintf(stderr, "\r\033[K%s%s%s %.*s", *bar ? "[" : "", bar, *bar ? "]" : "",
-            progress->width > 2 ? progress->width - 2 : 0, text);
+    /* The last column stays free: some terminals go to the next line when it is filled. */
+    fprintf(stderr, "\r\033[K%s%s%s%.*s", *bar ? "[" : "", bar, *bar ? "] " : "",
+            progress->width > 1 ? progress->width - 1 : 0, text);
     fflush(stderr);
 }
 

@@ -17,6 +17,7 @@ static const char *kind_name(mode_t mode)
     if (S_ISDIR(mode)) return "a directory";
     if (S_ISFIFO(mode)) return "a FIFO";
     if (S_ISSOCK(mode)) return "a socket";
+    if (S_ISLNK(mode)) return "a symbolic link";
     return "a device";
 }
 
@@ -140,6 +141,34 @@ done:
     return st;
 }
 
+/* The folder that a path lies in, as a new string. */
+static char *parent_of(const char *path, ct_err *err)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? ct_strndup(path, slash == path ? 1 : (size_t)(slash - path), err)
+                 : ct_strdup(".", err);
+}
+
+ct_status ct_file_check_target(const char *path, ct_err *err)
+{
+    struct stat info;
+    /* A rename would put a file in the place of a device (for whoever may do that) or of a link, such
+     * as /dev/stdout. */
+    if (lstat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return ct_fail(err, CT_ERR_IO, "%s: expected a regular file or none to write to, got %s",
+                       path, kind_name(info.st_mode));
+    ct_status st = CT_OK;
+    char *dir = parent_of(path, err);
+    if (!dir) return CT_ERR_MEMORY;
+    if (stat(dir, &info) != 0 || !S_ISDIR(info.st_mode))
+        st = ct_fail(err, CT_ERR_IO, "%s: expected a folder to write the file in, got none at %s",
+                     path, dir);
+    else if (access(dir, W_OK | X_OK) != 0)
+        st = ct_fail_errno(err, "%s: cannot write in %s", path, dir);
+    free(dir);
+    return st;
+}
+
 struct ct_sink {
     int fd;
     char *path, *temp;
@@ -157,7 +186,8 @@ static void sink_free(ct_sink *sink)
 ct_status ct_sink_begin(const char *path, ct_sink **out, ct_err *err)
 {
     *out = NULL;
-    ct_status st = CT_OK;
+    ct_status st = ct_file_check_target(path, err);
+    if (st != CT_OK) return st;
     ct_sink *sink = calloc(1, sizeof *sink);
     if (!sink) return ct_fail_memory(err, path, sizeof *sink);
     sink->fd = -1;
@@ -205,9 +235,7 @@ ct_status ct_sink_write(ct_sink *sink, const void *data, size_t size, ct_err *er
  * (some network file systems) are no error: the file is complete either way. */
 static void sync_parent(const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    char *dir = slash ? ct_strndup(path, slash == path ? 1 : (size_t)(slash - path), NULL)
-                      : ct_strdup(".", NULL);
+    char *dir = parent_of(path, NULL);
     if (!dir) return;
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {

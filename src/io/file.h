@@ -33,6 +33,10 @@ void ct_map_close(ct_map *map);
  * caller's. */
 ct_status ct_file_read(const char *path, size_t max_bytes, char **data, size_t *size,
                        ct_err *err) CT_CHECK;
+/* Whether a file can be written there, as far as that shows before: what exists must be a regular
+ * file, since the finished one takes its place, and the folder must be there and writable. All
+ * writes below begin with it; long work may, too. */
+ct_status ct_file_check_target(const char *path, ct_err *err) CT_CHECK;
 /* As `commit` of ct_sink_end: the file is not on the disk before ct_dir_sync. */
 enum { CT_SINK_SYNC_LATER = 2 };
 /* Writes a file whole: to a temporary name beside it, fsync, rename. */

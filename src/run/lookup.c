@@ -41,6 +41,11 @@ ct_status ct_study_model_dir(const ct_study *study, size_t model, const char *mo
     const char *name = study->models[model].name;
     ct_status st = CT_OK;
     ct_buf tried = {0};
+    /* A slip in it must not lead to a model of the same name elsewhere. */
+    struct stat info;
+    if (model_root && (stat(model_root, &info) != 0 || !S_ISDIR(info.st_mode)))
+        return ct_fail(err, CT_ERR_NOT_FOUND, "--model-root: expected a folder, got none at %s",
+                       model_root);
     char *beside = NULL, *dir = NULL, *config = NULL, *installed = NULL;
     beside = ct_path_join(study->dir, "../models", err);
     if (!beside) {

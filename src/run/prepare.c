@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "model/model.h"
 #include "run/work.h"
+#include "tok/chat.h"
 
 /* ---- model, semantics, checks ---------------------------------------------------------------- */
 
@@ -46,6 +47,21 @@ static ct_status choose_semantics(ct_work *work, ct_err *err)
                           sizeof work->semantics_text);
 done:
     return st;
+}
+
+/* Without a template that is known, no prompt of the model can be made. */
+static ct_status check_template(const ct_work *work, ct_err *err)
+{
+    const ct_study_model *model = &work->study->models[work->at];
+    if (model->template_kind != CT_NIAH_INSTRUCT) return CT_OK;
+    char *text = NULL;
+    size_t size;
+    ct_err why = {0};
+    ct_status st = ct_chat_render(work->tokenizer, "", 0, &text, &size, &why);
+    free(text);
+    if (st == CT_OK) return CT_OK;
+    return ct_fail(err, st, "task.niah.template: instruct: %s (%s, model %s)", why.text,
+                   work->study->path, model->name);
 }
 
 /* What would fail in every cell of a version. */
@@ -165,6 +181,7 @@ ct_status ct_work_open(ct_work *work, ct_err *err)
     CT_TRY(ct_grid_new(work->study, work->at, &work->grid, err));
     CT_TRY(open_model(work, err));
     CT_TRY(choose_semantics(work, err));
+    CT_TRY(check_template(work, err));
     CT_TRY(check_versions(work, err));
     CT_TRY(ct_work_check_records(work, err));
     CT_TRY(build_prompts(work, err));

@@ -46,7 +46,7 @@ static ct_status add_recording(const ct_work *work, const ct_generate_request *r
     result->recording_bytes += ct_request_recording_bytes(work->model, r);
     if (result->recording_bytes <= limit) return CT_OK;
     return ct_fail(err, CT_ERR_LIMIT,
-                   "record: expected at most %lld MiB of recordings, got more after %lld cells; "
+                   "record: expected at most %lld MiB of recordings, got more with %lld cells; "
                    "record fewer cells, steps or layers, only light, or raise limit_mib (%s, line "
                    "%d)",
                    (long long)(limit >> 20), (long long)result->recordings, work->study->path,
@@ -91,6 +91,10 @@ static ct_status add_todo(const ct_work *work, uint32_t cell, todo *out, ct_err 
         };
         return CT_OK;
     }
+    /* A recording that alone is over the limit is the study's error like the sum of all. */
+    if (st == CT_ERR_LIMIT && r.record &&
+        ct_request_recording_bytes(work->model, &r) > work->study->record.limit)
+        return add_recording(work, &r, err);
     if (st == CT_ERR_MEMORY) { /* the machine's state, not the cell's */
         *err = why;
         return st;
@@ -291,6 +295,17 @@ static ct_status check_models(const execution *e, ct_err *err)
     return st;
 }
 
+/* A run stores these as failed; a dry run tells of them here. */
+static void count_refused(const ct_work *work, const todo *left)
+{
+    ct_run_result *r = work->result;
+    r->failed += (int64_t)left->n_refused;
+    if (left->n_refused == 0 || r->first_error[0]) return;
+    const ct_point *at = &work->grid.points[work->grid.cells[left->refused[0].cell].point];
+    snprintf(r->first_error, sizeof r->first_error, "length %lld, depth %lld: %s",
+             (long long)at->length, (long long)at->depth, left->refused[0].why);
+}
+
 static ct_status run_model(execution *e, size_t at, ct_err *err)
 {
     ct_status st;
@@ -318,7 +333,10 @@ static ct_status run_model(execution *e, size_t at, ct_err *err)
     e->later -= (int64_t)work.grid.n_cells;
     work.later = e->later < e->limit ? e->later : e->limit;
     CT_TRY(ct_work_plan(&work, left.items, left.n_items, &plans, err));
-    if (e->options->dry_run) goto done;
+    if (e->options->dry_run) {
+        count_refused(&work, &left);
+        goto done;
+    }
     if (e->result->recordings > recordings) CT_TRY(ct_dir_make(e->recordings, err));
     CT_TRY(begin(e, &work, left.n_items + left.n_refused > 0, &begun, err));
     if (left.n_items + left.n_refused > 0)

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -67,6 +68,13 @@ static ct_status fail_sql(const ct_store *store, int code, const char *doing, ct
         break;
     case SQLITE_FULL:
         hint = "; the disk is full: finished cells are kept, run again when there is room";
+        break;
+    case SQLITE_IOERR:
+        hint = "; is the disk full or failing, or a limit of file sizes reached?";
+        break;
+    case SQLITE_READONLY:
+    case SQLITE_CANTOPEN:
+        hint = "; may this user write the file and its folder?";
         break;
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
@@ -180,9 +188,51 @@ static ct_status check_schema(const ct_store *store, ct_err *err)
     return CT_OK;
 }
 
+/* True if nothing is in the log and no run is at work, as after every run that ended well. */
+static bool at_rest(const char *path)
+{
+    struct stat info;
+    char *log = ct_strf(NULL, "%s-wal", path), *lock = ct_strf(NULL, "%s-run", path);
+    bool rests = log && lock && (stat(log, &info) != 0 || info.st_size == 0);
+    int fd = rests ? open(lock, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        rests = flock(fd, LOCK_SH | LOCK_NB) == 0;
+        close(fd);
+    }
+    free(log);
+    free(lock);
+    return rests;
+}
+
+/* To read a file in WAL mode SQLite makes two files beside it. Where it may not (a folder of somebody
+ * else, a read-only file system), it must be told that the file will not change. The URI for that;
+ * NULL without an error if this is no such case. */
+static ct_status uri_of_fixed(const char *path, char **uri, ct_err *err)
+{
+    ct_status st = CT_OK;
+    ct_buf buf = {0};
+    const char *slash = strrchr(path, '/');
+    *uri = NULL;
+    char *dir = slash ? ct_strndup(path, (size_t)(slash - path) + 1, err) : ct_strdup(".", err);
+    if (!dir) return CT_ERR_MEMORY;
+    bool writable = access(dir, W_OK) == 0;
+    free(dir);
+    if (writable || !at_rest(path)) return CT_OK;
+    CT_TRY(ct_buf_adds(&buf, path[0] == '/' ? "file://" : "file:", err));
+    for (const char *p = path; *p; p++)
+        CT_TRY(strchr("%?#", *p) ? ct_buf_addf(&buf, err, "%%%02X", (unsigned char)*p)
+                                 : ct_buf_add(&buf, p, 1, err));
+    CT_TRY(ct_buf_adds(&buf, "?immutable=1", err));
+    *uri = ct_buf_take(&buf);
+done:
+    ct_buf_clear(&buf);
+    return st;
+}
+
 ct_status ct_store_open(const char *path, bool create, ct_store **out, ct_err *err)
 {
     ct_status st;
+    char *uri = NULL;
     *out = NULL;
     ct_store *store = calloc(1, sizeof *store);
     if (!store) return ct_fail_memory(err, path, sizeof *store);
@@ -198,8 +248,10 @@ ct_status ct_store_open(const char *path, bool create, ct_store **out, ct_err *e
                      "%s: expected a store that cortado run has written, got no such file", path);
         goto done;
     }
+    if (!create) CT_TRY(uri_of_fixed(path, &uri, err));
     int flags = create ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
-    int code = sqlite3_open_v2(path, &store->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
+    if (uri) flags |= SQLITE_OPEN_URI;
+    int code = sqlite3_open_v2(uri ? uri : path, &store->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
     if (code != SQLITE_OK) {
         st = fail_sql(store, code, "opening", err);
         goto done;
@@ -218,6 +270,7 @@ ct_status ct_store_open(const char *path, bool create, ct_store **out, ct_err *e
         CT_TRY(exec(store, "PRAGMA synchronous=FULL", "choosing the journal", err));
     }
 done:
+    free(uri);
     if (st == CT_OK) *out = store;
     else ct_store_close(store);
     return st;
@@ -688,7 +741,12 @@ ct_status ct_store_each(ct_store *store, ct_cell_fn fn, void *user, ct_err *err)
         ct_cell cell = {0};
         const char *text = NULL;
         if (!read_cell(stmt, &cell, &text)) {
-            st = fail_sql(store, SQLITE_NOMEM, "reading a cell", err);
+            st = sqlite3_errcode(store->db) == SQLITE_NOMEM
+                     ? fail_sql(store, SQLITE_NOMEM, "reading a cell", err)
+                     : ct_fail(err, CT_ERR_FORMAT,
+                               "%s: expected text in every column of a cell, got none; the file is "
+                               "damaged: move it away and run again",
+                               store->path);
             goto done;
         }
         CT_TRY(read_ids(store, text, &ids, &capacity, &cell.n_ids, err));

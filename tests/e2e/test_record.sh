@@ -99,6 +99,11 @@ expect 1 'layers.yaml, line 15)' "$cortado" run "$tmp/layers.yaml" --model-root 
     echo 'record: {what: weights, stages: prefill, steps: all, limit_mib: 10}'
 } >"$tmp/large.yaml"
 expect 1 'expected at most 10 MiB of recordings' "$cortado" run "$tmp/large.yaml" --model-root models --out "$tmp/large"
+# One alone over the limit is no failure of its cell, but the study's.
+sed 's/limit_mib: 10/limit_mib: 1/' "$tmp/large.yaml" >"$tmp/larger.yaml"
+expect 1 'expected at most 1 MiB of recordings, got more with 1 cells' \
+    "$cortado" run "$tmp/larger.yaml" --model-root models --out "$tmp/large"
+expect 1 'larger.yaml, line 15)' "$cortado" run "$tmp/larger.yaml" --model-root models --dry-run
 
 # What the files say, read with the library from PyPI: tools/oracles asks for it.
 [ -n "${CORTADO_ORACLES:-}" ] || finish

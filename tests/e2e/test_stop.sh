@@ -20,7 +20,7 @@ whole_ms=$((($(date +%s%N) - begin) / 1000000))
 
 # One cell first, so that there is something to lose; then a stop in the other one's first step.
 "${run[@]}" --out "$tmp/cut" --limit 1 >/dev/null 2>"$tmp/err" || fail "limited run: $(cat "$tmp/err")"
-for signal in INT TERM; do
+for signal in INT TERM USR1; do
     "${run[@]}" --out "$tmp/cut" >/dev/null 2>"$tmp/err" &
     pid=$!
     sleep 1

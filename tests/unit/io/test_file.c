@@ -77,6 +77,27 @@ static void what_is_no_regular_file_is_refused(void **state)
     assert_null(map.data);
 }
 
+static void what_is_no_regular_file_is_not_replaced(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    struct stat info;
+    temp_text("named", "old");
+    assert_int_equal(mkfifo(temp_path("pipe"), 0600), 0);
+    assert_int_equal(symlink("named", temp_path("link")), 0);
+    assert_fails(ct_file_write(temp_path("pipe"), "x", 1, &err), CT_ERR_IO, "got a FIFO");
+    assert_fails(ct_file_write(temp_path("link"), "x", 1, &err), CT_ERR_IO, "got a symbolic link");
+    assert_fails(ct_file_write(temp_root, "x", 1, &err), CT_ERR_IO, "got a directory");
+    assert_fails(ct_file_write(temp_path("none/x"), "x", 1, &err), CT_ERR_IO,
+                 "expected a folder to write the file in, got none at ");
+    assert_fails(ct_file_write(temp_path("named/x"), "x", 1, &err), CT_ERR_IO, "expected a folder");
+    assert_int_equal(lstat(temp_path("pipe"), &info), 0);
+    assert_true(S_ISFIFO(info.st_mode));
+    assert_int_equal(lstat(temp_path("link"), &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    assert_ok(ct_file_write(temp_path("named"), "new", 3, &err));
+}
+
 static void an_identity_tells_a_changed_file_from_the_old_one(void **state)
 {
     (void)state;
@@ -118,11 +139,11 @@ static void a_write_that_fails_leaves_the_old_file_and_nothing_else(void **state
     assert_string_equal(data, "old");
     free(data);
     assert_int_equal(files_in_temp(), files);
-    assert_fails(ct_file_write(temp_root, "x", 1, &err), CT_ERR_IO, "cannot rename");
+    ct_sink *sink; /* its place is taken while it is written */
+    assert_ok(ct_sink_begin(temp_path("seized"), &sink, &err));
+    assert_int_equal(mkdir(temp_path("seized"), 0700), 0);
+    assert_fails(ct_sink_end(sink, 1, &err), CT_ERR_IO, "cannot rename");
     assert_int_equal(files_in_temp(), files);
-    char beside[600];
-    snprintf(beside, sizeof beside, "%s.%ld-0.tmp", temp_root, (long)getpid());
-    assert_int_equal(access(beside, F_OK), -1);
 }
 
 static void a_sink_that_is_dropped_leaves_nothing(void **state)
@@ -189,6 +210,7 @@ int main(void)
         cmocka_unit_test(what_is_written_is_read_and_mapped),
         cmocka_unit_test(a_file_over_the_limit_is_refused),
         cmocka_unit_test(what_is_no_regular_file_is_refused),
+        cmocka_unit_test(what_is_no_regular_file_is_not_replaced),
         cmocka_unit_test(an_identity_tells_a_changed_file_from_the_old_one),
         cmocka_unit_test(a_write_that_fails_leaves_the_old_file_and_nothing_else),
         cmocka_unit_test(a_sink_that_is_dropped_leaves_nothing),

@@ -686,6 +686,31 @@ static void damaged_pages_are_an_error_and_not_a_crash(void **state)
     assert_non_null(strstr(err.text, "damaged"));
 }
 
+static void a_column_that_damage_has_emptied_is_an_error_that_says_so(void **state)
+{
+    (void)state;
+    ct_err err = {0};
+    ct_store *store = open_begun("emptied.sqlite");
+    ct_cell cell = cell_of(1);
+    assert_ok(ct_store_put(store, &cell, 1, &err));
+    ct_store_close(store);
+    static const char *const damage[] = {
+        "PRAGMA writable_schema=ON; UPDATE sqlite_master SET sql=replace(sql,"
+        "' ids TEXT NOT NULL',' ids TEXT')",
+        "UPDATE cell SET ids=NULL", /* by a connection that has read the schema anew */
+    };
+    for (int i = 0; i < 2; i++) {
+        sqlite3 *db;
+        assert_int_equal(sqlite3_open(path_of("emptied.sqlite"), &db), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(db, damage[i], NULL, NULL, NULL), SQLITE_OK);
+        sqlite3_close(db);
+    }
+    seen s = {0};
+    assert_ok(ct_store_open(path_of("emptied.sqlite"), false, &store, &err));
+    assert_fails(ct_store_each(store, see, &s, &err), CT_ERR_FORMAT, "the file is damaged");
+    ct_store_close(store);
+}
+
 static void ids_that_are_not_a_list_of_numbers_are_an_error(void **state)
 {
     (void)state;
@@ -827,6 +852,7 @@ int main(void)
         cmocka_unit_test(files_that_are_no_stores_are_refused_and_left_alone),
         cmocka_unit_test(a_store_of_another_version_is_refused_by_number),
         cmocka_unit_test(damaged_pages_are_an_error_and_not_a_crash),
+        cmocka_unit_test(a_column_that_damage_has_emptied_is_an_error_that_says_so),
         cmocka_unit_test(ids_that_are_not_a_list_of_numbers_are_an_error),
         cmocka_unit_test(
             when_the_nth_allocation_of_sqlite_fails_there_is_an_error_and_no_partial_record),
