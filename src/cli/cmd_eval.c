@@ -311,6 +311,7 @@ static int run_eval(const ct_args *args)
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL); /* batch systems give notice with it */
     CT_TRY(open_set(&e, &err));
     if (dir) CT_TRY(ct_tokenizer_open(dir, &e.tokenizer, &err));
     if (dump) CT_TRY(dump_prompts(&e, dump, &err));
