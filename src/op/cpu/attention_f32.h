@@ -44,12 +44,13 @@ CT_INLINE void transpose_keys(float *kt, const float *k, int64_t stride, int64_t
         for (int64_t s = 0; s < CT_KV_BLOCK; s++) kt[d * CT_KV_BLOCK + s] = k[s * stride + d];
 }
 
-static void block_scores(const attn_tile *tile, int64_t block)
+static void block_scores(const attn_tile *tile, attn_part part, int64_t block)
 {
     int64_t dim = tile->args->head_dim, stride = tile->args->kv_heads * dim;
-    transpose_keys(tile->kt, block_keys(tile, block), stride, dim);
-    gemm(tile->pairs, CT_KV_BLOCK, dim, tile->q, dim, tile->kt, CT_F32, CT_KV_BLOCK, tile->score,
-         CT_KV_BLOCK, GEMM_SET);
+    int64_t first = part.first * tile->heads;
+    transpose_keys(tile->kt, block_keys(tile, part.first, block), stride, dim);
+    gemm(part.count * tile->heads, CT_KV_BLOCK, dim, tile->q + first * dim, dim, tile->kt, CT_F32,
+         CT_KV_BLOCK, tile->score + first * CT_KV_BLOCK, CT_KV_BLOCK, GEMM_SET);
 }
 
 /* value[pair] += sum over keys [begin, end) of the block of weight[pair] v. */
@@ -62,46 +63,48 @@ CT_INLINE void add_values(const attn_tile *tile, int64_t pair, int64_t pairs, co
              tile->value + pair * tile->value_width, tile->value_width, GEMM_CONTINUE);
 }
 
-/* Values of all pairs. A key that a token does not see is left out of its sum, not multiplied by 0:
- * its memory may hold anything. Where the tokens of the tile see different parts of the block, the
- * part common to all is done together, and each token's rest before and after it. */
-static void accumulate_block(const attn_tile *tile, int64_t block, const float *v, int64_t stride)
+/* Values of a part's pairs. A key that a token does not see is left out of its sum, not multiplied by
+ * 0: its memory may hold anything. Where the tokens see different parts of the block, what is common to
+ * all is done together, and each token's rest before and after it. */
+static void accumulate_block(const attn_tile *tile, attn_part part, int64_t block, const float *v,
+                             int64_t stride)
 {
+    int64_t first = part.first, last = first + part.count, heads = tile->heads;
     int64_t from = 0, to = CT_KV_BLOCK, begin, end;
-    for (int64_t t = 0; t < tile->tokens; t++) {
+    for (int64_t t = first; t < last; t++) {
         visible(tile, t, block, &begin, &end);
         if (begin > from) from = begin;
         if (end < to) to = end;
     }
     if (from < to) {
-        for (int64_t t = 0; t < tile->tokens; t++) {
+        for (int64_t t = first; t < last; t++) {
             visible(tile, t, block, &begin, &end);
-            add_values(tile, t * tile->heads, tile->heads, v, stride, begin, from);
+            add_values(tile, t * heads, heads, v, stride, begin, from);
         }
-        add_values(tile, 0, tile->pairs, v, stride, from, to);
-        for (int64_t t = 0; t < tile->tokens; t++) {
+        add_values(tile, first * heads, part.count * heads, v, stride, from, to);
+        for (int64_t t = first; t < last; t++) {
             visible(tile, t, block, &begin, &end);
-            add_values(tile, t * tile->heads, tile->heads, v, stride, to, end);
+            add_values(tile, t * heads, heads, v, stride, to, end);
         }
     } else {
-        for (int64_t t = 0; t < tile->tokens; t++) {
+        for (int64_t t = first; t < last; t++) {
             visible(tile, t, block, &begin, &end);
-            add_values(tile, t * tile->heads, tile->heads, v, stride, begin, end);
+            add_values(tile, t * heads, heads, v, stride, begin, end);
         }
     }
 }
 
-static void block_values(const attn_tile *tile, int64_t block)
+static void block_values(const attn_tile *tile, attn_part part, int64_t block)
 {
     int64_t dim = tile->args->head_dim, stride = tile->args->kv_heads * dim;
     int64_t width = tile->value_width;
-    const float *v = block_values_at(tile, block);
+    const float *v = block_values_at(tile, part.first, block);
     if (width != dim) { /* rows of whole vectors */
         for (int64_t s = 0; s < CT_KV_BLOCK; s++)
             memcpy(tile->vt + s * width, v + s * stride, (size_t)dim * sizeof *v);
-        accumulate_block(tile, block, tile->vt, width);
+        accumulate_block(tile, part, block, tile->vt, width);
     } else {
-        accumulate_block(tile, block, v, stride);
+        accumulate_block(tile, part, block, v, stride);
     }
 }
 

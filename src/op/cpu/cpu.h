@@ -10,7 +10,7 @@
 #include "op/op.h"
 
 enum {
-    CT_ATTN_TILE = 48,                 /* (token, head) pairs that an attention task works on */
+    CT_ATTN_TILE = 64,                 /* (token, head) pairs that an attention task works on */
     CT_PACKED_FLOATS = 4 * 32 * 512,   /* what a thread of a product packs: weights, sums */
     CT_PARALLEL_PRODUCTS = 128 * 1024, /* multiplications from which a product uses all threads */
 };

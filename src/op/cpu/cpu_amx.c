@@ -576,11 +576,13 @@ static void take_queries(attn_tile *tile, float scale)
 
 /* Keys are rounded where they lie, row by row; the tile product has keys down and pairs across, and
  * is turned on its way into the scores. */
-static void block_scores(const attn_tile *tile, int64_t block)
+static void block_scores(const attn_tile *tile, attn_part part, int64_t block)
 {
     int64_t dim = tile->args->head_dim, stride = tile->args->kv_heads * dim;
     int64_t steps = dim_steps(tile), row_words = steps * STEP;
-    const float *k = block_keys(tile, block);
+    int64_t first = part.first * tile->heads / TILE * TILE;
+    int64_t end = (part.first + part.count) * tile->heads;
+    const float *k = block_keys(tile, part.first, block);
     uint16_t *keys = (uint16_t *)(void *)tile->kt;
     for (int64_t s = 0; s < CT_KV_BLOCK; s++)
         for (int64_t d = 0; d < dim; d += STEP) {
@@ -588,8 +590,8 @@ static void block_scores(const attn_tile *tile, int64_t block)
             memcpy(keys + s * row_words + d, &v, sizeof v);
         }
     stores_done();
-    const uint16_t *queries = (const uint16_t *)(const void *)tile->q;
-    for (int64_t p = 0; p < tile->pairs; p += TILE, queries += steps * TILE_WORDS) {
+    const uint16_t *queries = (const uint16_t *)(const void *)tile->q + first * row_words;
+    for (int64_t p = first; p < end; p += TILE, queries += steps * TILE_WORDS) {
         _Alignas(64) float sum[4 * SUM];
         for (int t = 0; t < 4; t += 2) { /* 32 keys at a time */
             const uint16_t *rows = keys + t * TILE * row_words;
@@ -619,14 +621,18 @@ static void block_scores(const attn_tile *tile, int64_t block)
 }
 
 /* Weights are rounded in place; values as tiles of pairs of keys: [16 dims][32 keys]. */
-static void block_values(const attn_tile *tile, int64_t block)
+static void block_values(const attn_tile *tile, attn_part part, int64_t block)
 {
     int64_t dim = tile->args->head_dim, stride = tile->args->kv_heads * dim;
     int64_t width = tile->value_width;
-    const float *v = block_values_at(tile, block);
-    int64_t from, to, unused; /* what some token of the tile sees; the rest's memory may hold NaN */
-    visible(tile, 0, block, &from, &unused);
-    visible(tile, tile->tokens - 1, block, &unused, &to);
+    const float *v = block_values_at(tile, part.first, block);
+    int64_t from = CT_KV_BLOCK, to = 0; /* what some token sees; the rest's memory may hold NaN */
+    for (int64_t t = part.first; t < part.first + part.count; t++) {
+        int64_t begin, end;
+        visible(tile, t, block, &begin, &end);
+        from = min_i64(from, begin);
+        if (end > to) to = end;
+    }
     __m512i side_by_side = pair_order();
     uint16_t *values = (uint16_t *)(void *)tile->vt;
     for (int64_t s = 0; s < CT_KV_BLOCK; s += 2)
@@ -639,7 +645,8 @@ static void block_values(const attn_tile *tile, int64_t block)
                 values + d * CT_KV_BLOCK + s * TILE,
                 _mm512_permutexvar_epi16(side_by_side, (__m512i)round_pairs(even, odd)));
         }
-    for (int64_t p = 0; p < tile->pairs; p++) {
+    int64_t first = part.first * tile->heads, last = first + part.count * tile->heads;
+    for (int64_t p = first; p < last; p++) {
         float *score = tile->score + p * CT_KV_BLOCK;
         vf low = round_pairs(v_load(score), v_load(score + VL));
         vf high = round_pairs(v_load(score + 2 * VL), v_load(score + 3 * VL));
@@ -647,19 +654,31 @@ static void block_values(const attn_tile *tile, int64_t block)
         v_store(score + VL, high);
     }
     stores_done();
-    for (int64_t p = 0; p < tile->pairs; p += TILE) {
+    for (int64_t p = first / TILE * TILE; p < last; p += TILE) {
         const float *score = tile->score + p * CT_KV_BLOCK;
+        /* Sums of 16 pairs; where some are of another part, they are kept from going back. */
+        int64_t row = width * (int64_t)sizeof(float);
+        bool mixed = p < first || (p + TILE > last && last < tile->pairs);
         _tile_loadd(4, score, CT_KV_BLOCK * sizeof(float));
         _tile_loadd(5, score + TILE, CT_KV_BLOCK * sizeof(float));
         for (int64_t d = 0; d < width; d += TILE) {
             float *sum = tile->value + p * width + d;
             const uint16_t *pairs = values + d * CT_KV_BLOCK;
-            _tile_loadd(0, sum, width * (int64_t)sizeof(float));
+            _tile_loadd(0, sum, row);
             _tile_loadd(6, pairs, 64);
             _tile_loadd(7, pairs + TILE_WORDS, 64);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(0, 5, 7);
-            _tile_stored(0, sum, width * (int64_t)sizeof(float));
+            if (!mixed) {
+                _tile_stored(0, sum, row);
+                continue;
+            }
+            _Alignas(64) float all[SUM];
+            _tile_stored(0, all, 64);
+            stores_done();
+            for (int64_t i = first > p ? first - p : 0; i < min_i64(TILE, last - p); i++)
+                v_store(sum + i * width, v_load(all + i * TILE));
+            stores_done();
         }
     }
     stores_done();

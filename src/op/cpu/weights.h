@@ -14,7 +14,7 @@ typedef uint8_t vb __attribute__((vector_size(VL)));
 /* Copies the block's visible scores to each pair's row and moves the maxima on. */
 static void put_scores(const attn_tile *tile, float *const *rows, int64_t block)
 {
-    block_scores(tile, block);
+    block_scores(tile, (attn_part){0, tile->tokens}, block);
     for (int64_t p = 0; p < tile->pairs; p++) {
         const float *score = tile->score + p * CT_KV_BLOCK;
         int64_t begin, end;
@@ -115,7 +115,7 @@ static void weigh_tile(attn_tile *tile, const void *user)
 static ct_status attention_weights(ct_op_ctx *ctx, const ct_attn_args *args,
                                    const ct_weights_out *out, ct_err *err)
 {
-    return run_tiles(ctx, args, weigh_tile, out, err);
+    return run_tiles(ctx, args, false, weigh_tile, out, err);
 }
 
 #endif

@@ -359,11 +359,88 @@ static void rows_of_a_batch_do_not_touch_one_another(void **state)
 }
 
 /* Where bf16 is taken at all: in the other tables it would be the same code again. */
+/* Rows of one token each that share leading blocks, as forks do, beside others that share none or fewer,
+ * under edits and windows of their own: each has the bits that it has alone. What a row does not see is
+ * NaN or not there, so no row's memory gets into another's. */
+static void forks_that_share_blocks_have_the_bits_that_each_has_alone(void **state)
+{
+    (void)state;
+    enum { ROWS = 23 };
+    const int64_t lengths[] = {200, 193, 192, 129, 256, 65, 200}, shared[] = {3, 3, 2, 2, 3, 1, 0};
+    FOR_EACH_TABLE(ops)
+    for (int c = takes(ops) ? 0 : SHAPES; c < SHAPES; c++)
+        for (int threads = 1; threads <= 3; threads++) {
+            ct_err err = {0};
+            int64_t H = shapes[c].heads, G = shapes[c].kv_heads, D = shapes[c].dim;
+            sequence base = new_sequence(H, G, D, 256, 700), s[ROWS];
+            const float *k[ROWS][4], *v[ROWS][4];
+            ct_attn_row rows[ROWS];
+            float *q = floats(ROWS * H * D), *room = floats(8 * ROWS * H);
+            result all = new_result(&base, ROWS);
+            ct_op_ctx ctx = new_ctx(ops, compute, ROWS, 1, 1, H, D);
+            const ct_span needle[] = {{0, 3}, {60, 190}};
+            ct_attn_light light[2];
+            for (int i = 0; i < 2; i++) {
+                float *at = room + i * 4 * ROWS * H;
+                light[i] = (ct_attn_light){at, at + ROWS * H, at + 2 * ROWS * H,
+                                           (int32_t *)(void *)(at + 3 * ROWS * H)};
+            }
+            for (int r = 0; r < ROWS; r++) {
+                int kind = r < 9 ? r % 3 : (r + c) % 7; /* some neighbours alike, others not */
+                int64_t last = lengths[kind] - 1,
+                        window = (const int64_t[]){-1, 100, -1, 64}[r % 4];
+                int64_t begin = window < 0 || window > last ? 0 : last - window;
+                s[r] = new_sequence(H, G, D, lengths[kind], 800 + (uint64_t)r * 20);
+                for (int64_t b = 0; b < s[r].blocks; b++) {
+                    k[r][b] = b < shared[kind] ? base.k[b] : s[r].k[b];
+                    v[r][b] = b < shared[kind] ? base.v[b] : s[r].v[b];
+                    if ((b + 1) * CT_KV_BLOCK <= begin) k[r][b] = v[r][b] = NULL;
+                }
+                ct_weights_mode edit = modes[r < 4 ? 0 : (r + c) % 5];
+                rows[r] = row_of(&s[r], r, last, 1, window, edit);
+                rows[r].k = (const void *const *)k[r], rows[r].v = (const void *const *)v[r];
+                rows[r].needle = needle, rows[r].n_needle = 2;
+                memcpy(q + r * H * D, s[r].q + last * H * D, (size_t)(H * D) * sizeof *q);
+            }
+            ct_attn_args args = {.tokens = ROWS,
+                                 .heads = H,
+                                 .kv_heads = G,
+                                 .head_dim = D,
+                                 .scale = 1 / sqrtf((float)D),
+                                 .q = q,
+                                 .out = all.out,
+                                 .entropy_bits = all.entropy,
+                                 .l2 = all.l2,
+                                 .rows = rows,
+                                 .n_rows = ROWS,
+                                 .light = &light[0]};
+            omp_set_num_threads(threads);
+            assert_ok(ops->attention(&ctx, &args, &err));
+            omp_set_num_threads(1);
+            result alone = new_result(&base, ROWS);
+            args.out = alone.out, args.entropy_bits = alone.entropy, args.l2 = alone.l2;
+            args.light = &light[1];
+            for (int r = 0; r < ROWS; r++) {
+                args.rows = &rows[r], args.n_rows = 1;
+                assert_ok(ops->attention(&ctx, &args, &err));
+            }
+            omp_set_num_threads(omp_get_num_procs());
+            const char *name = ops->class_name(NULL);
+            assert_same(name, &base, &all, 0, &alone, 0, ROWS);
+            for (int64_t i = 0; i < ROWS * H * D; i++) assert_true(isfinite(all.out[i]));
+            assert_same_bits(name, "light", room, room + 4 * ROWS * H, 4 * ROWS * H);
+            for (int r = 0; r < ROWS; r++) free_sequence(&s[r]);
+            free(ctx.scratch), free(q), free(room);
+            free_result(&all), free_result(&alone), free_sequence(&base);
+        }
+}
+
 static void the_same_holds_with_bf16_products(void **state)
 {
     compute = CT_COMPUTE_BF16;
     decode_and_prefill_in_any_pieces_and_threads_give_the_same_bits(state);
     rows_of_a_batch_do_not_touch_one_another(state);
+    forks_that_share_blocks_have_the_bits_that_each_has_alone(state);
     compute = CT_COMPUTE_F32;
 }
 
@@ -628,6 +705,7 @@ int main(void)
         cmocka_unit_test(a_late_huge_score_takes_all_the_weight),
         cmocka_unit_test(decode_and_prefill_in_any_pieces_and_threads_give_the_same_bits),
         cmocka_unit_test(rows_of_a_batch_do_not_touch_one_another),
+        cmocka_unit_test(forks_that_share_blocks_have_the_bits_that_each_has_alone),
         cmocka_unit_test(memory_out_of_sight_is_never_used),
         cmocka_unit_test(measures_may_be_left_out_and_missing_scratch_is_an_error),
         cmocka_unit_test(the_same_holds_with_bf16_products),
