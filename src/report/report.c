@@ -9,6 +9,7 @@
 #include "report/compare.h"
 #include "report/figure.h"
 #include "report/label.h"
+#include "report/recorded.h"
 #include "report/tables.h"
 #include "report/weights.h"
 
@@ -126,23 +127,59 @@ done:
     return st;
 }
 
-static ct_status write_figure(ct_fonts *fonts, const char *dir, const ct_figure *figure,
-                              ct_err *err)
+/* DIR/NAME in all three forms. */
+static ct_status write_drawing(ct_fonts *fonts, const char *dir, ct_draw_fn draw,
+                               const void *figure, const char *name, const char *title,
+                               const char *description, ct_err *err)
 {
     static const char *const endings[] = {"svg", "pdf", "png"};
     ct_status st = CT_OK;
     ct_buf bytes = {0};
     for (int form = CT_FIGURE_SVG; form <= CT_FIGURE_PNG; form++) {
         ct_buf_clear(&bytes);
-        CT_TRY(ct_figure_render(fonts, ct_figure_draw, figure, figure->title, figure->description,
-                                (ct_figure_form)form, &bytes, err));
-        CT_TRY(write_form(dir, figure->name, endings[form], &bytes, err));
+        CT_TRY(ct_figure_render(fonts, draw, figure, title, description, (ct_figure_form)form,
+                                &bytes, err));
+        CT_TRY(write_form(dir, name, endings[form], &bytes, err));
     }
+done:
     ct_buf_clear(&bytes);
+    return st;
+}
+
+static ct_status write_figure(ct_fonts *fonts, const char *dir, const ct_figure *figure,
+                              ct_err *err)
+{
+    ct_status st;
+    ct_buf bytes = {0};
+    CT_TRY(write_drawing(fonts, dir, ct_figure_draw, figure, figure->name, figure->title,
+                         figure->description, err));
     CT_TRY(ct_figure_csv(figure, &bytes, err));
     CT_TRY(write_form(dir, figure->name, "csv", &bytes, err));
 done:
     ct_buf_clear(&bytes);
+    return st;
+}
+
+/* What recordings show, as attention_weights. */
+static ct_status write_recorded(ct_fonts *fonts, const char *dir, const ct_report_runs *runs,
+                                ct_err *err)
+{
+    ct_recorded *figures = NULL;
+    size_t n;
+    ct_buf bytes = {0};
+    ct_status st = ct_recorded_new(runs, &figures, &n, err);
+    if (st != CT_OK) return st;
+    for (size_t i = 0; i < n; i++) {
+        const ct_recorded *f = &figures[i];
+        CT_TRY(
+            write_drawing(fonts, dir, ct_recorded_draw, f, f->name, f->title, f->description, err));
+        ct_buf_clear(&bytes);
+        CT_TRY(ct_recorded_csv(f, &bytes, err));
+        CT_TRY(write_form(dir, f->name, "csv", &bytes, err));
+    }
+done:
+    ct_buf_clear(&bytes);
+    ct_recorded_free(figures, n);
     return st;
 }
 
@@ -213,6 +250,7 @@ ct_status ct_report_figures(const char *const *dirs, size_t n_dirs, const char *
     CT_TRY(ct_fonts_new(&fonts, err));
     CT_TRY(ct_dir_make(out_dir, err));
     for (size_t i = 0; i < n; i++) CT_TRY(write_figure(fonts, out_dir, &figures[i], err));
+    CT_TRY(write_recorded(fonts, out_dir, &runs, err));
     CT_TRY(write_tables(out_dir, runs.stats, err));
 done:
     ct_figures_free(figures, n);

@@ -74,6 +74,8 @@ done
 cmp "$tmp/on.csv" "$tmp/off.csv" || fail 'a recorded study has other outcomes'
 ls "$tmp/on/recordings" >"$tmp/names"
 [ "$(wc -l <"$tmp/names")" = 4 ] || fail "not four recordings: $(cat "$tmp/names")"
+for ending in svg pdf png csv; do [ -s "$tmp/on/figures/attention_weights.$ending" ] || fail "no attention_weights.$ending"; done
+[ -e "$tmp/off/figures/attention_weights.svg" ] && fail 'weights drawn that were not recorded'
 python3 - "$tmp/on" <<'PY' || fail 'recordings are not named by the keys of their cells'
 import os, sqlite3, sys
 rows = sqlite3.connect(f"file:{sys.argv[1]}/run.sqlite?mode=ro", uri=True).execute(
