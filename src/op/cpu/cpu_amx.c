@@ -27,7 +27,7 @@ enum {
     DEPTH = 1024,      /* k of a pass: 32 rows of w take 64 KiB of the second-level cache */
     MAX_TOKENS = 512,  /* of a task, fewer where K is long: */
     X_BYTES = 3 << 19, /* its part of x stays in second-level cache while all panels pass by */
-    FEW_TOKENS = 64,   /* up to so many, rows of w come from memory in an order of their own */
+    FEW_TOKENS = 32,   /* up to so many, rows of w come from memory in an order of their own */
     /* From so many on, rows of w are copied into the order of their use: as they lie, 2 KB apart, they fall
      * into few sets of the first-level cache, and the second-level cache may be another program's, too. */
     MANY_TOKENS = 128,
