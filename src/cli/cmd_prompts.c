@@ -35,22 +35,6 @@ static ct_status refuse_flags(const ct_args *args, const char *const *flags, siz
     return CT_OK;
 }
 
-/* A value twice would be the same file twice. */
-static ct_status check_distinct(const int64_t *values, size_t n, const char *what, ct_err *err)
-{
-    int64_t *sorted = malloc(n * sizeof *sorted);
-    if (!sorted) return ct_fail_memory(err, what, n * sizeof *sorted);
-    memcpy(sorted, values, n * sizeof *sorted);
-    qsort(sorted, n, sizeof *sorted, ct_compare_int64);
-    ct_status st = CT_OK;
-    for (size_t i = 1; i < n && st == CT_OK; i++)
-        if (sorted[i] == sorted[i - 1])
-            st = ct_fail(err, CT_ERR_VALUE, "%s: expected each value once, got %lld twice", what,
-                         (long long)sorted[i]);
-    free(sorted);
-    return st;
-}
-
 static ct_status set_from_study(const ct_args *args, const char *path, ct_prompt_set *set,
                                 ct_err *err)
 {
@@ -115,8 +99,10 @@ static ct_status set_from_flags(const ct_args *args, ct_prompt_set *set, ct_err 
     if (st == CT_OK)
         st = ct_grid_parse(ct_args_text(args, "--depths", ""), "--depths", 0, 100,
                            &set->owned_depths, &set->n_depths, err);
-    if (st == CT_OK) st = check_distinct(set->owned_lengths, set->n_lengths, "--lengths", err);
-    if (st == CT_OK) st = check_distinct(set->owned_depths, set->n_depths, "--depths", err);
+    if (st == CT_OK)
+        st = ct_study_check_distinct(set->owned_lengths, set->n_lengths, "--lengths", err);
+    if (st == CT_OK)
+        st = ct_study_check_distinct(set->owned_depths, set->n_depths, "--depths", err);
     set->lengths = set->owned_lengths;
     set->depths = set->owned_depths;
     if (st != CT_OK) return st;

@@ -211,6 +211,7 @@ static bool begins_alike(const ct_eval_item *item, size_t a, size_t b, size_t n)
 static ct_status add_requests(runner *r, size_t index, size_t n_choices, ct_err *err)
 {
     ct_eval_item *item = &r->eval->items[index];
+    item->left = 0; /* not so after a run that was stopped */
     for (size_t c = 0; c < n_choices; c++) {
         for (size_t fed = 0; fed < choice_size(item, c); fed++) {
             bool known = false;

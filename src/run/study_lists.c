@@ -19,9 +19,7 @@ int ct_compare_int64(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* A value twice would be the same cells twice. */
-static ct_status check_distinct(const ct_yaml *y, const ct_yaml_node *node, const char *what,
-                                const int64_t *values, size_t n, ct_err *err)
+ct_status ct_study_check_distinct(const int64_t *values, size_t n, const char *what, ct_err *err)
 {
     int64_t *sorted = malloc(n * sizeof *sorted);
     if (!sorted) return ct_fail_memory(err, what, n * sizeof *sorted);
@@ -30,9 +28,8 @@ static ct_status check_distinct(const ct_yaml *y, const ct_yaml_node *node, cons
     ct_status st = CT_OK;
     for (size_t i = 1; i < n && st == CT_OK; i++)
         if (sorted[i] == sorted[i - 1])
-            st = ct_fail(err, CT_ERR_VALUE,
-                         "%s: expected each value once, got %lld twice (%s, line %d)", what,
-                         (long long)sorted[i], y->where, node->line);
+            st = ct_fail(err, CT_ERR_VALUE, "%s: expected each value once, got %lld twice", what,
+                         (long long)sorted[i]);
     free(sorted);
     return st;
 }
@@ -102,7 +99,8 @@ ct_status ct_study_read_axis(const ct_yaml *y, const ct_yaml_node *node, const c
     const ct_yaml_node *item = node->kind == CT_YAML_LIST ? node->first : node;
     for (size_t i = 0; i < out->count; i++, item = item->next)
         CT_TRY(ct_yaml_int(y, item, what, min, max, &out->values[i], err));
-    CT_TRY(check_distinct(y, node, what, out->values, out->count, err));
+    CT_TRY(ct_study_at_line(y, node->line,
+                            ct_study_check_distinct(out->values, out->count, what, err), err));
 done:
     if (!expand || st != CT_OK) {
         free(out->values);

@@ -16,6 +16,9 @@
 ct_status ct_study_read_axis(const ct_yaml *y, const ct_yaml_node *node, const char *what,
                              int64_t min, int64_t max, bool step_is_one, bool expand,
                              ct_study_axis *out, ct_err *err) CT_CHECK;
+/* A value twice would be the same cells, or files, twice: CT_ERR_VALUE. */
+ct_status ct_study_check_distinct(const int64_t *values, size_t n, const char *what,
+                                  ct_err *err) CT_CHECK;
 /* One word or a list of them, each parsed by parse into out[i] of size item bytes; there are `max`
  * words in all. */
 ct_status ct_study_read_words(const ct_yaml *y, const ct_yaml_node *node, const char *what,
